@@ -1,0 +1,115 @@
+//! Slots: the 16384 positions of the ring, computed as Redis Cluster does.
+//!
+//! Source: Redis Cluster specification, "Key distribution model" and "Hash tags" (CRC16/XMODEM, polynomial
+//! 0x1021, initial value 0).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How many slots there are.
+pub const SLOT_COUNT: u16 = 16_384;
+
+/// A number that is not a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("slot {0} is out of range, it must be 0 to 16383")]
+pub struct SlotError(pub u64);
+
+/// One position of the ring, 0 to 16383.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Slot(u16);
+
+impl Slot {
+    /// The last slot.
+    pub const MAX: Self = Self(SLOT_COUNT - 1);
+    /// The first slot.
+    pub const ZERO: Self = Self(0);
+
+    /// The slot of that number.
+    pub fn new(number: u16) -> Result<Self, SlotError> {
+        if number < SLOT_COUNT { Ok(Self(number)) } else { Err(SlotError(number.into())) }
+    }
+
+    /// The slot of a key: of its hash tag when it has one, otherwise of the whole key.
+    #[inline]
+    pub fn for_key(key: &[u8]) -> Self {
+        Self(crc16(hash_tag(key)) % SLOT_COUNT)
+    }
+
+    /// The slot's number.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The slot's number, to index with.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
+    /// All slots in order.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
+        (0..SLOT_COUNT).map(Self)
+    }
+}
+
+impl TryFrom<u16> for Slot {
+    type Error = SlotError;
+
+    fn try_from(number: u16) -> Result<Self, SlotError> {
+        Self::new(number)
+    }
+}
+
+impl TryFrom<u32> for Slot {
+    type Error = SlotError;
+
+    fn try_from(number: u32) -> Result<Self, SlotError> {
+        u16::try_from(number).ok().and_then(|n| Self::new(n).ok()).ok_or(SlotError(number.into()))
+    }
+}
+
+impl From<Slot> for u16 {
+    fn from(slot: Slot) -> Self {
+        slot.0
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The part of the key that is hashed: what stands between the first `{` and the first `}` after it, unless
+/// that is empty.
+#[inline]
+fn hash_tag(key: &[u8]) -> &[u8] {
+    let tag = key.iter().position(|&b| b == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        rest.iter().position(|&b| b == b'}').filter(|&len| len > 0).map(|len| &rest[..len])
+    });
+    tag.unwrap_or(key)
+}
+
+const CRC16_TABLE: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = (index as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+};
+
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+}
