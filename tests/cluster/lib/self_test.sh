@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# Whether the cluster does what the project's tests rely on. Each check is one line of output.
+
+test_namespace=annulus-self-test
+
+in_test() { kubectl --namespace "$test_namespace" "$@"; }
+in_pod() { in_test exec "$1" -- /usr/local/bin/echo "${@:2}"; }
+
+# check WHAT COMMAND...: succeeds within a few seconds, or the self-test fails.
+check() {
+  local what=$1 started output
+  shift
+  started=$(date +%s%N)
+  for _ in {1..20}; do
+    if output=$("$@" 2>&1); then
+      printf 'ok    %6d ms  %s\n' $((($(date +%s%N) - started) / 1000000)) "$what"
+      return
+    fi
+    sleep 0.25
+  done
+  printf 'FAIL  %s\n' "$what"
+  say "$output"
+  say "The workload is left as it is; look at it with: kubectl --namespace $test_namespace get all"
+  exit 1
+}
+
+self_test() {
+  is_healthy || fail "no healthy cluster; start it with: $here/cluster up"
+  check "image built and loaded into every node" load_image "$echo_image" "$(build_image "$echo_image" "$tools_bin/echo")"
+  in_test delete namespace "$test_namespace" --ignore-not-found >/dev/null
+  check "StatefulSet of 3 pods Ready" start_workload
+  check "pods are spread over the nodes" pods_are_spread
+  local pod other ip
+  for pod in echo-0 echo-1 echo-2; do
+    ip=$(pod_ip "$pod")
+    check "host reaches $pod at $ip" answers "$pod" curl -sS --noproxy '*' --max-time 2 "http://$ip:8080/"
+    check "DNS of $pod gives $ip" dns_gives "$pod" "$ip"
+    for other in echo-0 echo-1 echo-2; do
+      check "$pod reaches $other by name" answers "$other" in_pod "$pod" get "http://$other.pods:8080/"
+    done
+    check "$pod reaches the Service, be it itself" reaches_all "$pod"
+  done
+  check "host reaches the Service's cluster address" answers echo- \
+    curl -sS --noproxy '*' --max-time 2 "http://$(in_test get service echo --output 'jsonpath={.spec.clusterIP}')/"
+  check "a name outside the cluster is refused at once" outside_name_is_refused
+  check "kubectl logs" log_says_serves
+  check "kubectl port-forward" port_forward_works
+  check "pod security refuses a privileged pod" privileged_is_refused
+  check "audit log names who wrote" grep -q '"username":"annulus-dev-admin".*"resource":"statefulsets"' "$logs_dir/audit.log"
+  check "metrics of the API server" metric_is_there /metrics apiserver_request_total
+  check "metrics of a kubelet" metric_is_there /api/v1/nodes/node-1/proxy/metrics kubelet_running_pods
+  check "a deleted pod is replaced" pod_is_replaced
+  check "namespace deleted" in_test delete namespace "$test_namespace" --timeout=60s
+}
+
+start_workload() {
+  kubectl apply --filename "$here/config/self-test.yaml"
+  in_test rollout status statefulset/echo --timeout=60s
+}
+
+pod_ip() { in_test get pod "$1" --output 'jsonpath={.status.podIP}'; }
+
+answers() { "${@:2}" | grep "^$1"; }
+
+pods_are_spread() {
+  local nodes used
+  nodes=$(running_nodes | wc -l)
+  used=$(in_test get pods --output 'jsonpath={.items[*].spec.nodeName}' | tr ' ' '\n' | sort -u | wc -l)
+  ((used == (nodes < 3 ? nodes : 3)))
+}
+
+dns_gives() { [[ $(in_pod echo-0 lookup "$1.pods.$test_namespace.svc.cluster.local") == "$2" ]]; }
+
+# Often enough that the pod itself is among those that answer: that takes hairpin traffic.
+reaches_all() {
+  for _ in {1..8}; do in_pod "$1" get http://echo/; done
+}
+
+outside_name_is_refused() { in_pod echo-0 lookup no-such-name.example. 2>&1 | grep 'no such host'; }
+
+log_says_serves() { in_test logs echo-0 | grep 'echo-0 serves'; }
+
+port_forward_works() {
+  local port=18080 pid status=0
+  in_test port-forward pod/echo-0 "$port:8080" >/dev/null &
+  pid=$!
+  curl -sS --noproxy '*' --retry 20 --retry-connrefused --retry-delay 0 --max-time 5 "http://127.0.0.1:$port/" | grep '^echo-0' || status=$?
+  kill "$pid"
+  wait "$pid" || true
+  return "$status"
+}
+
+privileged_is_refused() {
+  in_test run forbidden --image="$echo_image" --privileged 2>&1 | grep 'violates PodSecurity'
+}
+
+metric_is_there() { kubectl get --raw="$1" | grep -q "^$2"; }
+
+pod_is_replaced() {
+  local before
+  before=$(in_test get pod echo-1 --output 'jsonpath={.metadata.uid}')
+  in_test delete pod echo-1 --wait=true
+  in_test rollout status statefulset/echo --timeout=30s
+  in_test wait pod/echo-1 --for=condition=Ready --timeout=30s
+  [[ $(in_test get pod echo-1 --output 'jsonpath={.metadata.uid}') != "$before" ]]
+}
