@@ -1,0 +1,36 @@
+//! What an absent field means. The schema leaves absent fields absent, so that a later version may choose
+//! better defaults without every stored object having frozen the old ones.
+
+/// Total copies of each slot, the owner's included.
+pub const REPLICATION_FACTOR: u8 = 1;
+
+/// Replicas that must have a write before it is acknowledged.
+pub const REPLICATION_ACKS: u8 = 0;
+
+/// Tokens (virtual nodes) a member holds on the ring.
+pub const VIRTUAL_NODES: u16 = 16;
+
+/// A pool's weight for each of its members.
+pub const POOL_WEIGHT: u16 = 100;
+
+/// The pool of a cluster that names none.
+pub const POOL_NAME: &str = "default";
+
+/// The container's memory limit when `resources` gives none.
+pub const MEMORY_LIMIT: &str = "512Mi";
+
+/// The container's CPU request when `resources` gives none.
+pub const CPU_REQUEST: &str = "100m";
+
+/// The smallest memory limit a node's container starts with.
+pub const MEMORY_LIMIT_MIN: &str = "64Mi";
+
+/// The port that clients connect to.
+pub const CLIENT_PORT: u16 = 6379;
+/// The port that nodes and the operator connect to.
+pub const PEER_PORT: u16 = 16379;
+/// The port of `/healthz`, `/readyz` and `/metrics`.
+pub const HTTP_PORT: u16 = 9121;
+
+/// The key of the auth Secret that holds the password.
+pub const AUTH_SECRET_KEY: &str = "password";

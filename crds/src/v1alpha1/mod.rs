@@ -1,0 +1,13 @@
+//! Version `v1alpha1`: what a user writes ([`CacheClusterSpec`]), what the operator answers
+//! ([`CacheClusterStatus`]), and what an absent field means ([`defaults`]).
+
+pub mod defaults;
+mod spec;
+mod status;
+
+pub use spec::{
+    AllowedNamespaces, Auth, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, ImagePullPolicy,
+    Memory, NamespacesFrom, Persistence, PodMetadata, Pool, Replication, Scheduling, SecretRef, Service,
+    ServiceType, Tenancy, Tls,
+};
+pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};
