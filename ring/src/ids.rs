@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// A name is a DNS label: it becomes part of pod names and host names.
-    #[error("{what} {text:?} must be 1 to {max} characters of a-z, 0-9 and '-', starting and ending with a letter or digit")]
+    #[error(
+        "{what} {text:?} must be 1 to {max} characters of a-z, 0-9 and '-', starting and ending with a letter or digit"
+    )]
     NotALabel {
         /// Which kind of name.
         what: &'static str,
@@ -43,8 +45,13 @@ impl FromStr for ClusterUid {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let ok = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if ok { Ok(Self(text.to_owned())) } else { Err(IdError::NotAClusterUid(text.to_owned())) }
+        let ok =
+            (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if ok {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(IdError::NotAClusterUid(text.to_owned()))
+        }
     }
 }
 
@@ -64,7 +71,11 @@ impl NodeId {
     /// The 40 hexadecimal digits that Redis Cluster clients expect as a node id: the first 160 bits of
     /// SHA-256 over cluster and name, so that it is stable over restarts and never the same in two clusters.
     pub fn wire_id(&self, cluster: &ClusterUid) -> String {
-        let digest = Sha256::new().chain_update(cluster.0.as_bytes()).chain_update([0]).chain_update(self.0.as_bytes()).finalize();
+        let digest = Sha256::new()
+            .chain_update(cluster.0.as_bytes())
+            .chain_update([0])
+            .chain_update(self.0.as_bytes())
+            .finalize();
         hex(&digest[..20])
     }
 }
@@ -76,7 +87,11 @@ impl FromStr for NodeId {
         if is_label(text, Self::LENGTH_MAX) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(IdError::NotALabel { what: "node id", text: text.to_owned(), max: Self::LENGTH_MAX })
+            Err(IdError::NotALabel {
+                what: "node id",
+                text: text.to_owned(),
+                max: Self::LENGTH_MAX,
+            })
         }
     }
 }
@@ -99,7 +114,10 @@ impl Incarnation {
 
     /// Reads the bytes of a peer message; `None` unless there are exactly 16.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(|bytes| Self(u128::from_be_bytes(bytes)))
+        bytes
+            .try_into()
+            .ok()
+            .map(|bytes| Self(u128::from_be_bytes(bytes)))
     }
 }
 
@@ -120,8 +138,14 @@ impl FromStr for Incarnation {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let value = if digits { u128::from_str_radix(text, 16).ok() } else { None };
-        value.map(Self).ok_or_else(|| IdError::NotAnIncarnation(text.to_owned()))
+        let value = if digits {
+            u128::from_str_radix(text, 16).ok()
+        } else {
+            None
+        };
+        value
+            .map(Self)
+            .ok_or_else(|| IdError::NotAnIncarnation(text.to_owned()))
     }
 }
 

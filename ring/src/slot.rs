@@ -28,7 +28,11 @@ impl Slot {
 
     /// The slot of that number.
     pub fn new(number: u16) -> Result<Self, SlotError> {
-        if number < SLOT_COUNT { Ok(Self(number)) } else { Err(SlotError(number.into())) }
+        if number < SLOT_COUNT {
+            Ok(Self(number))
+        } else {
+            Err(SlotError(number.into()))
+        }
     }
 
     /// The slot of a key: of its hash tag when it has one, otherwise of the whole key.
@@ -52,6 +56,20 @@ impl Slot {
     pub fn all() -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
         (0..SLOT_COUNT).map(Self)
     }
+
+    /// The slots from `first` to `last`, both included; none when `last` comes before `first`.
+    pub(crate) fn between(
+        first: Self,
+        last: Self,
+    ) -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
+        (first.0..=last.0).map(Self)
+    }
+
+    /// The slot at an index below [`SLOT_COUNT`]; higher ones wrap around.
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below 16384")]
+    pub(crate) fn wrapping(index: usize) -> Self {
+        Self((index % SLOT_COUNT as usize) as u16)
+    }
 }
 
 impl TryFrom<u16> for Slot {
@@ -66,7 +84,10 @@ impl TryFrom<u32> for Slot {
     type Error = SlotError;
 
     fn try_from(number: u32) -> Result<Self, SlotError> {
-        u16::try_from(number).ok().and_then(|n| Self::new(n).ok()).ok_or(SlotError(number.into()))
+        u16::try_from(number)
+            .ok()
+            .and_then(|n| Self::new(n).ok())
+            .ok_or(SlotError(number.into()))
     }
 }
 
@@ -88,11 +109,15 @@ impl fmt::Display for Slot {
 fn hash_tag(key: &[u8]) -> &[u8] {
     let tag = key.iter().position(|&b| b == b'{').and_then(|open| {
         let rest = &key[open + 1..];
-        rest.iter().position(|&b| b == b'}').filter(|&len| len > 0).map(|len| &rest[..len])
+        rest.iter()
+            .position(|&b| b == b'}')
+            .filter(|&len| len > 0)
+            .map(|len| &rest[..len])
     });
     tag.unwrap_or(key)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the index is below 256")]
 const CRC16_TABLE: [u16; 256] = {
     let mut table = [0; 256];
     let mut index = 0;
@@ -100,7 +125,11 @@ const CRC16_TABLE: [u16; 256] = {
         let mut crc = (index as u16) << 8;
         let mut bit = 0;
         while bit < 8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            crc = if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            };
             bit += 1;
         }
         table[index] = crc;
@@ -111,5 +140,7 @@ const CRC16_TABLE: [u16; 256] = {
 
 #[inline]
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)])
+    bytes.iter().fold(0, |crc, &byte| {
+        (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)]
+    })
 }
