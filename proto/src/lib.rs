@@ -5,7 +5,12 @@
 use annulus_ring::{ClusterUid, Epoch, IdError, Incarnation, NodeId, Slot, SlotError, SlotRange};
 
 /// Generated from `peer.proto`, package `annulus.peer.v1`.
-#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("annulus.peer.v1");
 }
@@ -53,7 +58,11 @@ impl TryFrom<Option<v1::Sender>> for Sender {
                 .ok_or(MessageError::NotAnIncarnation(message.incarnation.len()))?;
             Some((message.node_id.parse()?, incarnation))
         };
-        Ok(Self { cluster_uid: message.cluster_uid.parse()?, epoch: Epoch(message.epoch), node })
+        Ok(Self {
+            cluster_uid: message.cluster_uid.parse()?,
+            epoch: Epoch(message.epoch),
+            node,
+        })
     }
 }
 
@@ -62,7 +71,12 @@ impl From<&Sender> for v1::Sender {
         let (node_id, incarnation) = sender.node.as_ref().map_or_else(Default::default, |(id, life)| {
             (id.to_string(), life.to_bytes().to_vec().into())
         });
-        Self { cluster_uid: sender.cluster_uid.to_string(), epoch: sender.epoch.0, node_id, incarnation }
+        Self {
+            cluster_uid: sender.cluster_uid.to_string(),
+            epoch: sender.epoch.0,
+            node_id,
+            incarnation,
+        }
     }
 }
 
@@ -81,6 +95,9 @@ impl TryFrom<v1::SlotRange> for SlotRange {
 
 impl From<SlotRange> for v1::SlotRange {
     fn from(range: SlotRange) -> Self {
-        Self { first: range.first.number().into(), last: range.last.number().into() }
+        Self {
+            first: range.first.number().into(),
+            last: range.last.number().into(),
+        }
     }
 }
