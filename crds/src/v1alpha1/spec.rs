@@ -64,7 +64,7 @@ pub struct CacheClusterSpec {
     pub nodes: Option<u16>,
 
     /// Groups of nodes that differ in size, place or ring weight; each becomes a StatefulSet. Exclusive with `nodes`.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pools: Option<Vec<Pool>>,
