@@ -249,7 +249,7 @@ pub struct Scheduling {
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// The pods' PriorityClass.
+    /// Name of the pods' `PriorityClass`.
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
@@ -356,7 +356,7 @@ pub struct Persistence {
     /// Size of each node's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Quantity>,
-    /// StorageClass of the volumes.
+    /// Name of the volumes' `StorageClass`.
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
