@@ -1,0 +1,71 @@
+# The commands a person types. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+CLUSTER := tests/cluster/cluster
+CLUSTER_DIR ?= $(CURDIR)/.cluster
+NODES ?= 1
+DENY_VERSION := 0.20.2
+export CLUSTER_DIR
+export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
+
+STATIC := target/$(TRIPLE)/release
+
+.PHONY: help demo test check fmt generate build images deny chart \
+	cluster-up cluster-down test-e2e test-scale clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## The main job on a real Kubernetes: a cache, its ring, a scale-out
+	@tests/demo/run
+
+test: ## Everything: format, lints, units, properties, chart, simulation, end to end, real clients
+	@tests/run-all
+
+check: ## The inner loop: format, lints, units and properties, generated files (under 2 minutes warm)
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo test --workspace --locked --quiet
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+generate: ## Write the CRDs' YAML from the types
+	@cargo run --quiet --locked -p annulus-crds -- crds/generated charts/annulus/crd
+
+build: ## The two programs, static, as the images hold them
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \
+		-p annulus-node -p annulus-operator
+
+images: build ## Both images, into the development cluster (or the kind cluster of KUBECONFIG)
+	@for name in annulus-node annulus-operator; do
+		tar=$$($(CLUSTER) build-image $$name:$(VERSION) $(STATIC)/$$name)
+		$(CLUSTER) load-image $$name:$(VERSION) $$tar
+	done
+
+deny: ## Licences, banned crates and sources; advisories where their database can be fetched
+	@tests/tools/deny $(DENY_VERSION)
+
+chart: ## Lint the chart and render it with every value in use
+	@tests/tools/chart
+
+cluster-up: ## Start the development Kubernetes (NODES=n for more than one worker)
+	@$(CLUSTER) up --nodes $(NODES)
+
+cluster-down: ## End it and leave nothing behind
+	@$(CLUSTER) down
+
+test-e2e: ## The end-to-end tests alone, on the cluster that is up
+	@tests/run-all e2e
+
+test-scale: ## 100 CacheClusters at once, on the cluster that is up
+	@tests/run-all scale
+
+clean: cluster-down ## End the development cluster and remove what was built
+	@rm -rf target .venv "$(CLUSTER_DIR)"
