@@ -27,7 +27,7 @@ check() {
 self_test() {
   is_healthy || fail "no healthy cluster; start it with: $here/cluster up"
   check "image built and loaded into every node" load_image "$echo_image" "$(build_image "$echo_image" "$tools_bin/echo")"
-  in_test delete namespace "$test_namespace" --ignore-not-found >/dev/null
+  kubectl delete namespace "$test_namespace" --ignore-not-found >/dev/null
   check "StatefulSet of 3 pods Ready" start_workload
   check "pods are spread over the nodes" pods_are_spread
   local pod other ip
@@ -42,15 +42,16 @@ self_test() {
   done
   check "host reaches the Service's cluster address" answers echo- \
     curl -sS --noproxy '*' --max-time 2 "http://$(in_test get service echo --output 'jsonpath={.spec.clusterIP}')/"
-  check "a name outside the cluster is refused at once" outside_name_is_refused
+  check "a name outside the cluster is refused at once" refused_with "no such host" in_pod echo-0 lookup no-such-name.example.
   check "kubectl logs" log_says_serves
   check "kubectl port-forward" port_forward_works
-  check "pod security refuses a privileged pod" privileged_is_refused
+  check "pod security refuses a privileged pod" refused_with "violates PodSecurity" \
+    in_test run forbidden --image="$echo_image" --privileged
   check "audit log names who wrote" grep -q '"username":"annulus-dev-admin".*"resource":"statefulsets"' "$logs_dir/audit.log"
   check "metrics of the API server" metric_is_there /metrics apiserver_request_total
   check "metrics of a kubelet" metric_is_there /api/v1/nodes/node-1/proxy/metrics kubelet_running_pods
   check "a deleted pod is replaced" pod_is_replaced
-  check "namespace deleted" in_test delete namespace "$test_namespace" --timeout=60s
+  check "namespace deleted" kubectl delete namespace "$test_namespace" --timeout=60s
 }
 
 start_workload() {
@@ -69,14 +70,45 @@ pods_are_spread() {
   ((used == (nodes < 3 ? nodes : 3)))
 }
 
-dns_gives() { [[ $(in_pod echo-0 lookup "$1.pods.$test_namespace.svc.cluster.local") == "$2" ]]; }
+# Asked by another pod: a pod finds its own name in its hosts file.
+dns_gives() { [[ $(in_pod "echo-$(((${1#echo-} + 1) % 3))" lookup "$1.pods.$test_namespace.svc.cluster.local") == "$2" ]]; }
 
 # Often enough that the pod itself is among those that answer: that takes hairpin traffic.
 reaches_all() {
   for _ in {1..8}; do in_pod "$1" get http://echo/; done
 }
 
-outside_name_is_refused() { in_pod echo-0 lookup no-such-name.example. 2>&1 | grep 'no such host'; }
+# refused_with TEXT COMMAND...: the command fails, for the reason that is expected.
+refused_with() {
+  local output
+  if output=$("${@:2}" 2>&1); then return 1; fi
+  echo "$output"
+  [[ $output == *"$1"* ]]
+}
+
+log_says_serves() { in_test logs echo-0 | grep 'echo-0 serves'; }
+
+port_forward_works() {
+  local port=18080 pid status=0
+  # Not through a function: the pid has to be kubectl's own for it to be ended.
+  KUBECONFIG=$own_kubeconfig "$kubernetes_bin/kubectl" --namespace "$test_namespace" port-forward pod/echo-0 \
+    "$port:8080" >/dev/null 2>&1 &
+  pid=$!
+  # shellcheck disable=SC2064  # the pid of now is meant
+  trap "kill $pid 2>/dev/null" EXIT
+  wait_for 5 "forwarded port" "" curl -sS --noproxy '*' --max-time 1 "http://127.0.0.1:$port/" || status=$?
+  kill "$pid" 2>/dev/null || status=$?
+  wait "$pid" || true
+  return "$status"
+}
+
+# refused_with TEXT COMMAND...: the command fails, for the reason that is expected.
+refused_with() {
+  local output
+  if output=$("${@:2}" 2>&1); then return 1; fi
+  echo "$output"
+  [[ $output == *"$1"* ]]
+}
 
 log_says_serves() { in_test logs echo-0 | grep 'echo-0 serves'; }
 
@@ -88,10 +120,6 @@ port_forward_works() {
   kill "$pid"
   wait "$pid" || true
   return "$status"
-}
-
-privileged_is_refused() {
-  in_test run forbidden --image="$echo_image" --privileged 2>&1 | grep 'violates PodSecurity'
 }
 
 metric_is_there() { kubectl get --raw="$1" | grep -q "^$2"; }
