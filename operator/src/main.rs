@@ -1,2 +1,10 @@
-//! Placeholder until the crate is written.
-fn main() {}
+//! `annulus-operator`: one binary for the controller and for the tools beside it.
+
+use std::process::ExitCode;
+
+use annulus_operator::cli;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::main(cli::Cli::parse())
+}

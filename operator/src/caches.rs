@@ -1,0 +1,231 @@
+//! What is read of the Kubernetes API: label-selected watches into stores that keep only what is used.
+//!
+//! Secrets are never watched. Of pods and Kubernetes nodes a few fields are kept; managedFields are dropped
+//! once it is known whether somebody else wrote the spec. A watch that fails (no permission, API server away)
+//! backs off by itself and holds up no other.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use annulus_crds::v1alpha1::CacheCluster;
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::build::{CLUSTER_LABEL, MANAGED_BY};
+use crate::drift::foreign_spec_writer;
+use crate::key::ClusterKey;
+
+/// In a cached object: who else wrote its spec. Never sent to the API server.
+pub const FOREIGN_WRITER_ANNOTATION: &str = "cache.annulus.dev/foreign-spec-writer";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// Zones of Kubernetes nodes, from their metadata alone.
+#[derive(Clone)]
+pub struct Zones(Store<PartialObjectMeta<Node>>);
+
+impl Zones {
+    /// The zone of that Kubernetes node, where it has one and the operator may read it.
+    pub fn of(&self, node: &str) -> Option<String> {
+        self.0
+            .get(&ObjectRef::new(node))?
+            .labels()
+            .get(ZONE_LABEL)
+            .cloned()
+    }
+
+    /// Watches nodes. Without the permission to do so zones stay unknown, and everything else works.
+    pub fn watch(client: Client, tasks: &mut JoinSet<()>) -> Self {
+        let (store, writer) = reflector::store();
+        let stream = watcher(
+            Api::<PartialObjectMeta<Node>>::all(client),
+            watcher::Config::default(),
+        )
+        .default_backoff()
+        .modify(|node| {
+            node.metadata.managed_fields = None;
+            node.metadata.annotations = None;
+            node.labels_mut().retain(|key, _| key == ZONE_LABEL);
+        })
+        .reflect(writer);
+        tasks.spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            let mut complained = false;
+            while let Some(event) = stream.next().await {
+                match event {
+                    Err(error) if !complained => {
+                        warn!(%error, "can't watch Kubernetes nodes, zones are unknown");
+                        complained = true;
+                    }
+                    Err(error) => debug!(%error, "can't watch Kubernetes nodes"),
+                    Ok(_) => complained = false,
+                }
+            }
+        });
+        Self(store)
+    }
+}
+
+/// The stores of one scope: a namespace, or all.
+#[derive(Clone)]
+pub struct Caches {
+    /// The clusters themselves.
+    pub clusters: Store<CacheCluster>,
+    /// Of every kind that is owned, what carries the operator's label.
+    pub stateful_sets: Store<StatefulSet>,
+    /// Pods of clusters.
+    pub pods: Store<Pod>,
+    /// Services of clusters.
+    pub services: Store<Service>,
+    /// `ConfigMaps` of clusters.
+    pub config_maps: Store<ConfigMap>,
+    /// Disruption budgets of clusters.
+    pub pod_disruption_budgets: Store<PodDisruptionBudget>,
+    /// Service accounts of clusters.
+    pub service_accounts: Store<ServiceAccount>,
+}
+
+/// Opens the watches of one scope.
+struct Watches<'a> {
+    client: Client,
+    namespace: Option<&'a str>,
+    wake: UnboundedSender<ClusterKey>,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Caches {
+    /// Watches everything in that namespace, or in all. Whatever happens to an object wakes its cluster.
+    pub fn watch(
+        client: Client,
+        namespace: Option<&str>,
+        wake: UnboundedSender<ClusterKey>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let mut watches = Watches {
+            client,
+            namespace,
+            wake,
+            tasks,
+        };
+        let owned = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+        Self {
+            clusters: watches.open(
+                watcher::Config::default(),
+                drop_managed_fields,
+                |cluster: &CacheCluster| cluster.metadata.name.clone(),
+            ),
+            stateful_sets: watches.open(owned.clone(), note_foreign_writer, cluster_label),
+            pods: watches.open(owned.clone(), slim_pod, cluster_label),
+            services: watches.open(owned.clone(), drop_managed_fields, cluster_label),
+            config_maps: watches.open(owned.clone(), drop_managed_fields, cluster_label),
+            pod_disruption_budgets: watches.open(owned.clone(), note_foreign_writer, cluster_label),
+            service_accounts: watches.open(owned, drop_managed_fields, cluster_label),
+        }
+    }
+
+    /// Waits until every store was filled once: before that, absence means nothing.
+    pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.clusters.wait_until_ready().await?;
+        self.stateful_sets.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
+        self.pod_disruption_budgets.wait_until_ready().await?;
+        self.service_accounts.wait_until_ready().await
+    }
+}
+
+impl Watches<'_> {
+    fn open<K>(
+        &mut self,
+        config: watcher::Config,
+        slim: impl FnMut(&mut K) + Send + 'static,
+        cluster: impl Fn(&K) -> Option<String> + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Lookup<DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        <K as Lookup>::DynamicType: Eq + Hash + Clone + Default,
+    {
+        let api: Api<K> = match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let (store, writer) = reflector::store();
+        let stream = watcher(api, config)
+            .default_backoff()
+            .modify(slim)
+            .reflect(writer)
+            .touched_objects();
+        let wake = self.wake.clone();
+        self.tasks.spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(object) => {
+                        let name = cluster(&object);
+                        let key = name
+                            .zip(object.meta().namespace.clone())
+                            .map(|(name, ns)| ClusterKey::new(ns, name));
+                        if key.is_some_and(|key| wake.send(key).is_err()) {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        warn!(kind = %<K as Resource>::kind(&()), %error, "watch failed, trying again");
+                    }
+                }
+            }
+        });
+        store
+    }
+}
+
+fn cluster_label<K: Resource>(object: &K) -> Option<String> {
+    object.labels().get(CLUSTER_LABEL).cloned()
+}
+
+fn drop_managed_fields<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+fn note_foreign_writer<K: Resource>(object: &mut K) {
+    let foreign = object
+        .meta()
+        .managed_fields
+        .as_deref()
+        .and_then(foreign_spec_writer);
+    if let Some(foreign) = foreign {
+        object
+            .annotations_mut()
+            .insert(FOREIGN_WRITER_ANNOTATION.to_owned(), foreign);
+    }
+    drop_managed_fields(object);
+}
+
+/// Keeps who the pod is, where it runs and how it is.
+fn slim_pod(pod: &mut Pod) {
+    drop_managed_fields(pod);
+    pod.metadata.annotations = None;
+    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+    pod.spec = Some(PodSpec {
+        node_name,
+        ..PodSpec::default()
+    });
+    pod.status = pod.status.take().map(|status| PodStatus {
+        pod_ip: status.pod_ip,
+        conditions: status.conditions,
+        container_statuses: status.container_statuses,
+        ..PodStatus::default()
+    });
+}

@@ -1,0 +1,211 @@
+//! `annulus-operator run`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::caches::{Caches, Zones};
+use crate::context::{Context, Memory};
+use crate::controller;
+use crate::events::Events;
+use crate::http::{self, Readiness};
+use crate::key::ClusterKey;
+use crate::leader;
+use crate::metrics::Metrics;
+use crate::node_client::Hub;
+use crate::validate::Installation;
+
+/// Longest wait for the lease to be given up on the way out.
+const RELEASE_MAX: Duration = Duration::from_secs(3);
+
+/// What `run` is told.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Watch only these namespaces; all of them when absent.
+    #[arg(
+        long,
+        env = "ANNULUS_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACE,…"
+    )]
+    namespaces: Vec<String>,
+
+    /// The image of cache nodes for clusters that name none.
+    #[arg(long, env = "ANNULUS_NODE_IMAGE", value_name = "IMAGE")]
+    node_image: Option<String>,
+
+    /// Namespace of the Lease that replicas elect their leader by; default: the operator's own.
+    #[arg(long, env = "ANNULUS_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// What this replica calls itself, unique among replicas; default: the pod's name.
+    #[arg(long, env = "ANNULUS_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+
+    /// Where to serve /healthz, /readyz and /metrics.
+    #[arg(
+        long,
+        env = "ANNULUS_HTTP_BIND",
+        default_value = "0.0.0.0:8080",
+        value_name = "IP:PORT"
+    )]
+    http_bind: SocketAddr,
+
+    /// How many clusters are reconciled at once.
+    #[arg(long, env = "ANNULUS_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: u16,
+
+    /// How often each cache node reports, in milliseconds.
+    #[arg(long, env = "ANNULUS_REPORT_INTERVAL_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    report_interval_ms: u64,
+}
+
+/// Runs until SIGTERM or SIGINT, which is no error, or until the lease is lost, which is one.
+pub async fn run(args: RunArgs) -> Result<(), String> {
+    let mut config = Config::infer()
+        .await
+        .map_err(|error| format!("no way to reach Kubernetes: {error}"))?;
+    // The operator has its own backoff per cluster; a request that was retried below it could outlive the lease.
+    config.default_retry = false;
+    let lease_namespace = args
+        .lease_namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(|error| format!("no way to reach Kubernetes: {error}"))?;
+    let identity = match &args.identity {
+        Some(identity) => identity.clone(),
+        None => default_identity()?,
+    };
+    let metrics = Metrics::default();
+    let readiness = Readiness::default();
+    let listener = TcpListener::bind(args.http_bind)
+        .await
+        .map_err(|error| format!("can't listen on --http-bind {}: {error}", args.http_bind))?;
+    tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone()));
+
+    let election = leader::election(client.clone(), &lease_namespace, &identity);
+    readiness.set(true);
+    let lead = election.with_lease(lead(args, client, identity, metrics, readiness));
+    tokio::select! {
+        outcome = lead => match outcome {
+            None => Err("the lease was lost, another replica leads; ending, to be restarted as a follower".to_owned()),
+            Some(result) => result,
+        },
+        stopped = stopped() => {
+            stopped?;
+            info!("stopping: giving up the lease");
+            let released = tokio::time::timeout(RELEASE_MAX, election.release()).await;
+            released.map_err(|_| "the lease could not be given up in time; it will run out".to_owned())
+        }
+    }
+}
+
+/// Everything that only the leader does. Ends when a part of it ends, which none should.
+async fn lead(
+    args: RunArgs,
+    client: Client,
+    identity: String,
+    metrics: Metrics,
+    readiness: Readiness,
+) -> Result<(), String> {
+    info!(identity, "leading");
+    metrics.leading(true);
+    readiness.set(false);
+    let mut watches = JoinSet::new();
+    let (hub_wake, hub_wakes) = mpsc::unbounded_channel();
+    let hub = Hub::new(
+        Duration::from_millis(args.report_interval_ms),
+        hub_wake,
+        metrics.clone(),
+    );
+    let zones = Zones::watch(client.clone(), &mut watches);
+    let events = Events::new(client.clone(), identity, metrics.clone());
+    let scopes: Vec<Option<&str>> = match args.namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces
+            .iter()
+            .map(|namespace| Some(namespace.as_str()))
+            .collect(),
+    };
+    let mut controllers = Vec::new();
+    let mut wakes: Vec<(Option<String>, UnboundedSender<ClusterKey>)> = Vec::new();
+    for namespace in scopes {
+        let (wake, scope_wakes) = mpsc::unbounded_channel();
+        let caches = Caches::watch(client.clone(), namespace, wake.clone(), &mut watches);
+        wakes.push((namespace.map(str::to_owned), wake));
+        let context = Arc::new(Context {
+            client: client.clone(),
+            caches,
+            zones: zones.clone(),
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+            events: events.clone(),
+            installation: Installation {
+                node_image: args.node_image.clone(),
+            },
+            memory: Memory::default(),
+        });
+        controllers.push((context, scope_wakes));
+    }
+    for (context, _) in &controllers {
+        context
+            .caches
+            .filled()
+            .await
+            .map_err(|error| format!("the caches can't be filled: {error}"))?;
+    }
+    info!("caches are filled");
+    readiness.set(true);
+    let concurrency = args.concurrency;
+    let controllers = controllers
+        .into_iter()
+        .map(|(context, wakes)| controller::run(context, wakes, concurrency));
+    tokio::select! {
+        _ = futures::future::join_all(controllers) => Err("the controller ended".to_owned()),
+        () = forward(hub_wakes, wakes) => Err("the connections to nodes ended".to_owned()),
+        _ = watches.join_next() => Err("a watch ended".to_owned()),
+    }
+}
+
+/// Hands the hub's wake-ups to the controller whose namespace it is.
+async fn forward(
+    mut hub_wakes: UnboundedReceiver<ClusterKey>,
+    scopes: Vec<(Option<String>, UnboundedSender<ClusterKey>)>,
+) {
+    while let Some(key) = hub_wakes.recv().await {
+        let scope = scopes
+            .iter()
+            .find(|(namespace, _)| namespace.as_ref().is_none_or(|only| *only == key.namespace));
+        if let Some((_, wake)) = scope
+            && wake.send(key).is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn stopped() -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("can't listen for signals: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The host's name, which in a pod is the pod's, and a random part: two replicas on one host must never take
+/// each other's renewals for their own.
+fn default_identity() -> Result<String, String> {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "annulus-operator".to_owned());
+    let random = getrandom::u32().map_err(|error| format!("no randomness for an identity: {error}"))?;
+    Ok(format!("{host}-{random:08x}"))
+}

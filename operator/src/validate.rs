@@ -1,0 +1,301 @@
+//! From a `CacheCluster` as it was written to one that can be built: every default filled in, every mistake
+//! collected.
+//!
+//! The API server enforces the same rules at `kubectl apply`; this is for objects that got past it (an older
+//! schema, rules removed, local mode). Each mistake names the field and says what to write instead. The one
+//! rule that is not repeated is that `virtualNodes` must not change: that takes the older object, and the
+//! planner would move slots correctly all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use annulus_crds::bytes_of;
+use annulus_crds::v1alpha1::{
+    CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom, Pool, Scheduling,
+    ServiceType, defaults,
+};
+use annulus_ring::{ClusterUid, Weight};
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::key::ClusterKey;
+
+mod rules;
+
+/// What the operator was installed with, for fields that a spec leaves out.
+#[derive(Debug, Clone, Default)]
+pub struct Installation {
+    /// The image of cache nodes.
+    pub node_image: Option<String>,
+}
+
+/// A checked cluster with every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidCluster {
+    /// Where it is.
+    pub key: ClusterKey,
+    /// Which one it is, for ever.
+    pub uid: ClusterUid,
+    /// The version of the spec.
+    pub generation: i64,
+    /// At least one; names are unique.
+    pub pools: Vec<ValidPool>,
+    /// Copies of each slot.
+    pub replication_factor: u8,
+    /// Tokens that each node holds.
+    pub tokens_per_member: u16,
+    /// What happens when a node is full.
+    pub eviction_policy: EvictionPolicy,
+    /// The image of the nodes.
+    pub image: String,
+    /// When to pull it.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Credentials to pull it with.
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Threads that serve clients; as many as CPUs where absent.
+    pub threads: Option<u16>,
+    /// Where pods may run, without the defaults.
+    pub scheduling: Scheduling,
+    /// Labels for pods.
+    pub pod_labels: BTreeMap<String, String>,
+    /// Annotations for pods.
+    pub pod_annotations: BTreeMap<String, String>,
+    /// Type of the Service.
+    pub service_type: ServiceType,
+    /// Annotations for the Service.
+    pub service_annotations: BTreeMap<String, String>,
+    /// Where the password is.
+    pub auth: ValidAuth,
+    /// Nothing is to be touched.
+    pub pause: bool,
+}
+
+/// A pool: one StatefulSet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidPool {
+    /// Its name, `default` for the only pool of a cluster that names none.
+    pub name: String,
+    /// The StatefulSet's name; pods are `<this>-<number>`.
+    pub stateful_set: String,
+    /// How many nodes.
+    pub nodes: u16,
+    /// Each node's weight on the ring.
+    pub weight: Weight,
+    /// The zone that it is bound to.
+    pub zone: Option<String>,
+    /// The container's resources; the memory limit is always there.
+    pub resources: ResourceRequirements,
+    /// The budget for data; derived by the node from the memory limit where absent.
+    pub memory_max_bytes: Option<u64>,
+    /// Labels that Kubernetes nodes must have, the cluster's and the pool's.
+    pub node_selector: BTreeMap<String, String>,
+}
+
+impl ValidPool {
+    /// The name of its pod with that number, which is its node id.
+    pub fn pod_name(&self, ordinal: u16) -> String {
+        format!("{}-{ordinal}", self.stateful_set)
+    }
+}
+
+/// Where the password comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValidAuth {
+    /// None is asked for.
+    Disabled,
+    /// The operator makes one, once.
+    Generated {
+        /// The Secret that it is kept in.
+        secret: String,
+    },
+    /// The user made one.
+    Given {
+        /// The Secret that it is in.
+        secret: String,
+    },
+}
+
+impl ValidAuth {
+    /// The Secret with the password.
+    pub fn secret(&self) -> Option<&str> {
+        match self {
+            Self::Disabled => None,
+            Self::Generated { secret } | Self::Given { secret } => Some(secret),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where, as a path such as `spec.pools[1].nodes`.
+    pub field: String,
+    /// What is wrong and what to write.
+    pub problem: String,
+}
+
+/// Everything that is wrong with a spec; at least one mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSpec {
+    /// In the order of the spec.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for InvalidSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.mistakes.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", mistake.field, mistake.problem)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidSpec {}
+
+/// Collects mistakes.
+#[derive(Default)]
+struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+        self.0.push(Mistake {
+            field: field.into(),
+            problem: problem.into(),
+        });
+    }
+
+    fn require(&mut self, holds: bool, field: &str, problem: &str) {
+        if !holds {
+            self.add(field, problem);
+        }
+    }
+}
+
+/// Checks the cluster against every rule and fills in the defaults.
+pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<ValidCluster, InvalidSpec> {
+    let spec = &cluster.spec;
+    let mut mistakes = Mistakes::default();
+    let key = ClusterKey::from(cluster);
+    rules::check(cluster, &mut mistakes);
+    let uid = cluster
+        .metadata
+        .uid
+        .as_deref()
+        .unwrap_or_default()
+        .parse::<ClusterUid>();
+    if let Err(error) = &uid {
+        mistakes.add("metadata.uid", error.to_string());
+    }
+    let image = spec.image.clone().or_else(|| installation.node_image.clone());
+    mistakes.require(
+        image.is_some(),
+        "spec.image",
+        "name the image of the cache node, or install the operator with a default one (--node-image)",
+    );
+    let pools = pools(&key.name, spec, &mut mistakes);
+    let (Ok(uid), Some(image), true) = (uid, image, mistakes.0.is_empty()) else {
+        return Err(InvalidSpec { mistakes: mistakes.0 });
+    };
+    let replication = spec.replication.clone().unwrap_or_default();
+    let pod_metadata = spec.pod_metadata.clone().unwrap_or_default();
+    let service = spec.service.clone().unwrap_or_default();
+    Ok(ValidCluster {
+        uid,
+        generation: cluster.metadata.generation.unwrap_or_default(),
+        pools,
+        replication_factor: replication.factor.unwrap_or(defaults::REPLICATION_FACTOR),
+        tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
+        eviction_policy: spec
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.eviction_policy)
+            .unwrap_or_default(),
+        image,
+        image_pull_policy: spec.image_pull_policy.unwrap_or_default(),
+        image_pull_secrets: spec.image_pull_secrets.clone(),
+        threads: spec.threads,
+        scheduling: spec.scheduling.clone().unwrap_or_default(),
+        pod_labels: pod_metadata.labels,
+        pod_annotations: pod_metadata.annotations,
+        service_type: service.type_.unwrap_or_default(),
+        service_annotations: service.annotations,
+        auth: auth(&key.name, spec),
+        pause: spec.pause,
+        key,
+    })
+}
+
+fn auth(name: &str, spec: &CacheClusterSpec) -> ValidAuth {
+    match &spec.auth {
+        Some(auth) if auth.disabled == Some(true) => ValidAuth::Disabled,
+        Some(auth) => match &auth.secret_ref {
+            Some(given) => ValidAuth::Given {
+                secret: given.name.clone(),
+            },
+            None => ValidAuth::Generated {
+                secret: format!("{name}-auth"),
+            },
+        },
+        None => ValidAuth::Generated {
+            secret: format!("{name}-auth"),
+        },
+    }
+}
+
+fn pools(cluster: &str, spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> Vec<ValidPool> {
+    let only;
+    let (written, named) = match (&spec.pools, spec.nodes) {
+        (Some(pools), _) => (pools.as_slice(), true),
+        (None, nodes) => {
+            only = [Pool {
+                name: defaults::POOL_NAME.to_owned(),
+                nodes: nodes.unwrap_or(1),
+                ..Pool::default()
+            }];
+            (only.as_slice(), false)
+        }
+    };
+    let mut valid = Vec::with_capacity(written.len());
+    for (index, pool) in written.iter().enumerate() {
+        let path = if named {
+            format!("spec.pools[{index}]")
+        } else {
+            "spec".to_owned()
+        };
+        let resources = pool
+            .resources
+            .clone()
+            .or_else(|| spec.resources.clone())
+            .unwrap_or_default();
+        let resources = rules::resources(resources, &format!("{path}.resources"), mistakes);
+        let memory_max_bytes = rules::memory_max(spec, &resources, mistakes);
+        let mut node_selector = spec
+            .scheduling
+            .as_ref()
+            .map(|scheduling| scheduling.node_selector.clone())
+            .unwrap_or_default();
+        node_selector.extend(pool.node_selector.clone());
+        valid.push(ValidPool {
+            name: pool.name.clone(),
+            stateful_set: if named {
+                format!("{cluster}-{}", pool.name)
+            } else {
+                cluster.to_owned()
+            },
+            nodes: pool.nodes,
+            weight: weight(pool.weight),
+            zone: pool.zone.clone(),
+            resources,
+            memory_max_bytes,
+            node_selector,
+        });
+    }
+    mistakes.0.dedup();
+    valid
+}
+
+/// Weight 0 is a mistake that was noted before; the value is not used then.
+fn weight(written: Option<u16>) -> Weight {
+    std::num::NonZeroU16::new(written.unwrap_or(defaults::POOL_WEIGHT)).map_or(Weight::DEFAULT, Weight)
+}

@@ -1,0 +1,88 @@
+//! What is seen of a cluster at one moment, without a Kubernetes type: the input of `plan` and `status`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use annulus_crds::v1alpha1::defaults;
+use annulus_ring::{Address, Epoch, NodeId, Observed, RingDocument, Zone};
+
+use crate::node_client::Report;
+
+/// What is seen of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The newest ring document, if there is one anywhere.
+    pub document: Option<RingDocument>,
+    /// Whether exactly that document is stored in the ConfigMap.
+    pub stored: bool,
+    /// The highest epoch that the cluster's status ever told. A ring that is made anew starts above it.
+    pub epoch_told: Epoch,
+    /// Its `StatefulSets`.
+    pub sets: Vec<SetView>,
+    /// Its pods.
+    pub pods: BTreeMap<NodeId, PodView>,
+    /// The newest report of each node that answers. Read after `document`.
+    pub reports: BTreeMap<NodeId, Report>,
+    /// How long ago the first node answered this operator.
+    pub since_first_answer: Option<Duration>,
+}
+
+/// A StatefulSet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetView {
+    /// Its name.
+    pub name: String,
+    /// Pods that it is to have.
+    pub replicas: u16,
+    /// The revision of its template; `None` until its controller has seen the newest one.
+    pub revision: Option<String>,
+}
+
+/// A pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodView {
+    /// Which one of that name.
+    pub uid: String,
+    /// Its address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// The zone of the Kubernetes node that it is on.
+    pub zone: Option<Zone>,
+    /// Kubernetes sends clients to it.
+    pub ready: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// The revision of the template that it was made from.
+    pub revision: Option<String>,
+    /// Why it does not run, in the words of Kubernetes.
+    pub trouble: Option<String>,
+}
+
+impl View {
+    /// What the ring planner sees: everyone who answers.
+    pub fn observed(&self) -> Vec<Observed> {
+        let answering = self.reports.iter().filter_map(|(id, report)| {
+            let ip = self.pods.get(id)?.ip?;
+            Some(Observed {
+                id: id.clone(),
+                incarnation: report.incarnation,
+                address: Address {
+                    host: ip.to_string(),
+                    client_port: defaults::CLIENT_PORT,
+                    peer_port: defaults::PEER_PORT,
+                },
+                epoch: report.epoch,
+                activated: report.activated.clone(),
+                settled: report.settled,
+            })
+        });
+        answering.collect()
+    }
+
+    /// A node's zone: where it runs, or else where the ring last knew it, so that a pod which is being
+    /// rescheduled does not change the ring twice.
+    pub fn zone(&self, id: &NodeId) -> Option<Zone> {
+        let seen = self.pods.get(id).and_then(|pod| pod.zone.clone());
+        seen.or_else(|| self.document.as_ref()?.member(id)?.zone.clone())
+    }
+}
