@@ -1,0 +1,203 @@
+//! The connected clients, as `CLIENT LIST` shows them and `CLIENT KILL` ends them.
+//!
+//! A connection writes what others may want to know of it into its [`Client`]; nobody but its own thread ever
+//! touches its buffers or its socket. To end it from elsewhere is to ask: [`Client::stop`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+/// How a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stop {
+    /// It isn't.
+    No = 0,
+    /// Commands that have arrived are executed and their replies sent.
+    Drain = 1,
+    /// At once.
+    Kill = 2,
+}
+
+/// What a client says about itself.
+#[derive(Debug, Clone, Default)]
+pub struct Introduction {
+    /// `CLIENT SETNAME`.
+    pub name: String,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: String,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: String,
+}
+
+/// One connected client.
+pub struct Client {
+    /// Its number, never used again.
+    pub id: u64,
+    /// Its own address.
+    pub remote: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+    /// When it connected.
+    pub connected_at_ms: u64,
+    /// When it last sent something.
+    pub active_at_ms: AtomicU64,
+    /// The index of its last command in the table.
+    pub last_command: AtomicU16,
+    /// Whether it speaks RESP3.
+    pub resp3: AtomicBool,
+    /// `CLIENT NO-EVICT`.
+    pub no_evict: AtomicBool,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: AtomicBool,
+    /// Whether it sent `READONLY`.
+    pub readonly: AtomicBool,
+    /// Bytes that arrived and are no complete command yet.
+    pub input_bytes: AtomicUsize,
+    /// Bytes of replies that it hasn't taken yet.
+    pub output_bytes: AtomicUsize,
+    /// What it says about itself.
+    pub introduction: Mutex<Introduction>,
+    stop: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Client {
+    /// Asks the connection to end.
+    pub fn stop(&self, how: Stop) {
+        self.stop.fetch_max(how as u8, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// How the connection is to end; `waker` will be woken when that changes.
+    pub fn poll_stop(&self, waker: &std::task::Waker) -> Stop {
+        self.waker.register(waker);
+        match self.stop.load(Ordering::Acquire) {
+            0 => Stop::No,
+            1 => Stop::Drain,
+            _ => Stop::Kill,
+        }
+    }
+
+    /// Its line in `CLIENT LIST`, without line end. `command` is the name of its last command.
+    pub fn describe(&self, now_ms: u64, command: &str) -> String {
+        let seconds_since = |then_ms: u64| now_ms.saturating_sub(then_ms) / 1000;
+        let introduction = self.introduction.lock().clone();
+        let (input, output) = (
+            self.input_bytes.load(Ordering::Relaxed),
+            self.output_bytes.load(Ordering::Relaxed),
+        );
+        let mut flags = String::new();
+        for (is_set, flag) in [
+            (&self.readonly, 'r'),
+            (&self.no_evict, 'e'),
+            (&self.no_touch, 'T'),
+        ] {
+            if is_set.load(Ordering::Relaxed) {
+                flags.push(flag);
+            }
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        let mut line = format!("id={} addr={} laddr={}", self.id, self.remote, self.local);
+        // Writing to a String can't fail.
+        write!(
+            line,
+            " name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf={input} \
+             omem={output} tot-mem={} cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            introduction.name,
+            seconds_since(self.connected_at_ms),
+            seconds_since(self.active_at_ms.load(Ordering::Relaxed)),
+            size_of::<Self>() + input + output,
+            if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
+            introduction.lib_name,
+            introduction.lib_version,
+        )
+        .unwrap_or_default();
+        line
+    }
+}
+
+/// All connected clients.
+#[derive(Default)]
+pub struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    /// Admits a client, unless there are `clients_max` already.
+    pub fn admit(
+        &self,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now_ms: u64,
+        clients_max: usize,
+    ) -> Option<Arc<Client>> {
+        let mut by_id = self.by_id.lock();
+        if by_id.len() >= clients_max {
+            return None;
+        }
+        let client = Arc::new(Client {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            remote,
+            local,
+            connected_at_ms: now_ms,
+            active_at_ms: AtomicU64::new(now_ms),
+            last_command: AtomicU16::new(u16::MAX),
+            resp3: AtomicBool::new(false),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            readonly: AtomicBool::new(false),
+            input_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            introduction: Mutex::default(),
+            stop: AtomicU8::new(Stop::No as u8),
+            waker: AtomicWaker::new(),
+        });
+        by_id.insert(client.id, Arc::clone(&client));
+        Some(client)
+    }
+
+    /// Forgets a client that is gone.
+    pub fn dismiss(&self, id: u64) {
+        self.by_id.lock().remove(&id);
+    }
+
+    /// All clients, by id.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Asks every connection to end.
+    pub fn stop_all(&self, how: Stop) {
+        for client in self.all() {
+            client.stop(how);
+        }
+    }
+
+    /// Ends the clients that have sent nothing for that long.
+    pub fn stop_idle(&self, now_ms: u64, idle_ms_max: u64) {
+        for client in self.all() {
+            if now_ms.saturating_sub(client.active_at_ms.load(Ordering::Relaxed)) > idle_ms_max {
+                client.stop(Stop::Kill);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the commands of the table do, by purpose.
+//!
+//! A function here writes its whole reply or returns an error; it never does half of its work and then fails,
+//! except that a reply which was begun is taken back when it does.
+
+pub mod client;
+pub mod cluster;
+pub mod command_info;
+pub mod config;
+pub mod connection;
+pub mod counters;
+pub mod expiry;
+pub mod info;
+pub mod keys;
+pub mod keyspace;
+mod pattern;
+pub mod server;
+pub mod strings;
+
+use crate::error::{CommandError, Outcome};
+use crate::execute::Context;
+use crate::resp::{Args, Reply, number};
+
+pub use pattern::matches_pattern;
+
+/// An argument that must be an integer.
+fn integer(arg: &[u8]) -> Result<i64, CommandError> {
+    number::parse_i64(arg).ok_or(CommandError::NotAnInteger)
+}
+
+/// Whether an argument is this word, in any case.
+fn is_word(arg: &[u8], word: &str) -> bool {
+    arg.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// An argument for a message.
+fn text(arg: &[u8]) -> String {
+    String::from_utf8_lossy(arg).into_owned()
+}
+
+/// `… HELP` of every command that has subcommands: what the table knows of them.
+pub fn help(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let entry = crate::command::table()
+        .find(args.at(0))
+        .ok_or(CommandError::Syntax)?;
+    let name = entry.command.name.to_uppercase();
+    reply.array(1 + 2 * entry.subcommands.len());
+    reply.simple(&format!("{name} <subcommand> [<arg> ...]. Subcommands are:"));
+    for subcommand in &entry.subcommands {
+        reply.simple(&subcommand.command.name.to_uppercase());
+        reply.simple(&format!("    {}", subcommand.command.summary));
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Commands on keys, whatever they hold.
+
+use crate::commands::{integer, is_word};
+use crate::error::{CommandError, Outcome};
+use crate::execute::Keyed;
+use crate::store::memory::entry_bytes;
+use crate::store::{Stored, Value};
+
+/// `DEL key [key …]` and `UNLINK key [key …]`
+pub fn del(call: &mut Keyed<'_, '_>) -> Outcome {
+    let removed = call
+        .args
+        .from(1)
+        .filter(|key| call.slot.remove(key, call.now_ms).is_some())
+        .count();
+    call.reply.count(removed);
+    Ok(())
+}
+
+/// `EXISTS key [key …]`
+pub fn exists(call: &mut Keyed<'_, '_>) -> Outcome {
+    let found = call
+        .args
+        .from(1)
+        .filter(|key| call.slot.peek_counted(key, call.now_ms).is_some())
+        .count();
+    call.reply.count(found);
+    Ok(())
+}
+
+/// `TOUCH key [key …]`
+pub fn touch(call: &mut Keyed<'_, '_>) -> Outcome {
+    call.slot.set_touches(true);
+    let found = call
+        .args
+        .from(1)
+        .filter(|key| call.slot.read(key, call.now_ms).is_some())
+        .count();
+    call.reply.count(found);
+    Ok(())
+}
+
+/// `TYPE key`
+pub fn type_of(call: &mut Keyed<'_, '_>) -> Outcome {
+    let name = call
+        .slot
+        .peek(call.args.at(1), call.now_ms)
+        .map_or("none", |stored| stored.value.type_name());
+    call.reply.simple(name);
+    Ok(())
+}
+
+/// Puts a copy of `from` at `to`; what was there is replaced.
+fn put_at(call: &mut Keyed<'_, '_>, to: &[u8], from: &Stored) -> Outcome {
+    Ok(call
+        .slot
+        .set(to, from.value.clone(), from.expires_at_ms(), call.now_ms)?)
+}
+
+fn rename_generic(call: &mut Keyed<'_, '_>, replaces: bool) -> Result<bool, CommandError> {
+    let (from, to, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
+    let stored = call
+        .slot
+        .peek(from, now_ms)
+        .cloned()
+        .ok_or(CommandError::NoSuchKey)?;
+    if from == to {
+        return Ok(replaces);
+    }
+    if !replaces && call.slot.peek(to, now_ms).is_some() {
+        return Ok(false);
+    }
+    put_at(call, to, &stored)?;
+    call.slot.remove(from, now_ms);
+    Ok(true)
+}
+
+/// `RENAME key newkey`
+pub fn rename(call: &mut Keyed<'_, '_>) -> Outcome {
+    rename_generic(call, true)?;
+    call.reply.ok();
+    Ok(())
+}
+
+/// `RENAMENX key newkey`
+pub fn renamenx(call: &mut Keyed<'_, '_>) -> Outcome {
+    let renamed = rename_generic(call, false)?;
+    call.reply.integer(renamed.into());
+    Ok(())
+}
+
+/// `COPY source destination [DB 0] [REPLACE]`
+pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
+    let (from, to, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
+    let mut replaces = false;
+    let mut words = call.args.from(3);
+    while let Some(word) = words.next() {
+        if is_word(word, "REPLACE") {
+            replaces = true;
+        } else if is_word(word, "DB") {
+            let database = integer(words.next().ok_or(CommandError::Syntax)?)?;
+            if database != 0 {
+                return Err(CommandError::Fixed("ERR DB index is out of range"));
+            }
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    if from == to {
+        return Err(CommandError::Fixed(
+            "ERR source and destination objects are the same",
+        ));
+    }
+    let stored = call.slot.read(from, now_ms).cloned();
+    let copied = match stored {
+        Some(stored) if replaces || call.slot.peek(to, now_ms).is_none() => {
+            put_at(call, to, &stored)?;
+            true
+        }
+        _ => false,
+    };
+    call.reply.integer(copied.into());
+    Ok(())
+}
+
+/// `OBJECT ENCODING key`
+pub fn object_encoding(call: &mut Keyed<'_, '_>) -> Outcome {
+    match call.slot.peek(call.args.at(2), call.now_ms) {
+        Some(stored) => call.reply.bulk(stored.value.encoding().as_bytes()),
+        None => call.reply.null(),
+    }
+    Ok(())
+}
+
+/// `OBJECT IDLETIME key`
+pub fn object_idletime(call: &mut Keyed<'_, '_>) -> Outcome {
+    match call
+        .slot
+        .peek(call.args.at(2), call.now_ms)
+        .map(|stored| stored.idle_ms(call.now_ms) / 1000)
+    {
+        Some(idle_s) => call.reply.integer(i64::try_from(idle_s).unwrap_or(i64::MAX)),
+        None => call.reply.null(),
+    }
+    Ok(())
+}
+
+/// `OBJECT REFCOUNT key`: values are never shared.
+pub fn object_refcount(call: &mut Keyed<'_, '_>) -> Outcome {
+    match call.slot.peek(call.args.at(2), call.now_ms) {
+        Some(_) => call.reply.integer(1),
+        None => call.reply.null(),
+    }
+    Ok(())
+}
+
+/// `MEMORY USAGE key [SAMPLES count]`: what the budget counts for the entry.
+pub fn memory_usage(call: &mut Keyed<'_, '_>) -> Outcome {
+    let key = call.args.at(2);
+    match (call.args.get(3), call.args.get(4), call.args.len()) {
+        (None, None, 3) => {}
+        (Some(word), Some(count), 5) if is_word(word, "SAMPLES") => {
+            if integer(count)? < 0 {
+                return Err(CommandError::Syntax);
+            }
+        }
+        _ => return Err(CommandError::Syntax),
+    }
+    let value_len = call
+        .slot
+        .peek(key, call.now_ms)
+        .map(|stored| match &stored.value {
+            Value::Int(_) => 0,
+            Value::Bytes(bytes) => bytes.len(),
+        });
+    match value_len {
+        Some(value_len) => {
+            call.reply
+                .integer(i64::try_from(entry_bytes(key.len(), value_len)).unwrap_or(i64::MAX));
+        }
+        None => call.reply.null(),
+    }
+    Ok(())
+}

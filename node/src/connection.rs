@@ -1,0 +1,322 @@
+//! One connection: bytes in, commands executed, bytes out.
+//!
+//! What has arrived is read into one buffer, every complete command in it is executed in place, and the replies
+//! go out with one write. No task, channel or allocation is made for a command.
+//!
+//! Memory is bounded: while [`OUTPUT_BYTES_SOFT_MAX`] of replies wait for the client to read them, nothing more
+//! is executed; what the client sends meanwhile is received up to [`READ_AHEAD_BYTES_MAX`] and waits (a client
+//! that writes a long pipeline before it reads would otherwise never come to read), and beyond that it stays
+//! with the sender. A single command that is larger than [`INPUT_BYTES_MAX`] ends the connection.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::buffers::{self, READ_BYTES};
+use crate::clients::{Client, Stop};
+use crate::clock;
+use crate::execute::{Context, execute};
+use crate::node::Node;
+use crate::resp::{Limits, Parser, Reply};
+use crate::session::Session;
+use crate::stats::ThreadStats;
+
+/// No command is executed while the client has so many bytes of replies to read.
+pub const OUTPUT_BYTES_SOFT_MAX: usize = 1 << 20;
+
+/// So much is received and kept while the client doesn't read.
+pub const READ_AHEAD_BYTES_MAX: usize = 32 << 20;
+
+/// A command may take so many bytes.
+pub const INPUT_BYTES_MAX: usize = 1 << 30;
+
+/// A single reply may take so many bytes.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
+
+/// Before a connection that ends in error is closed, so much of what the client still sends is read, or the
+/// kernel would discard the error reply on its way.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Executes what is in a buffer of received bytes: the whole state of a connection except its socket.
+pub struct Pipeline {
+    node: Arc<Node>,
+    stats: Arc<ThreadStats>,
+    session: Session,
+    parser: Parser,
+    input: BytesMut,
+    reply: Reply,
+    /// Bytes of `reply` that were sent.
+    sent: usize,
+    /// Commands may wait in `input` for the client to read replies.
+    blocked: bool,
+    /// The connection can't go on: not even the replies are to be sent.
+    broken: bool,
+}
+
+impl Pipeline {
+    /// The state of a new connection.
+    pub fn new(node: Arc<Node>, stats: Arc<ThreadStats>, client: Arc<Client>) -> Self {
+        let session = Session::new(client, node.password.is_some());
+        Self {
+            node,
+            stats,
+            session,
+            parser: Parser::new(),
+            input: BytesMut::new(),
+            reply: Reply::new(OUTPUT_BYTES_MAX),
+            sent: 0,
+            blocked: false,
+            broken: false,
+        }
+    }
+
+    /// Takes bytes as if they were received.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Executes the complete commands that have arrived, as far as the client reads its replies.
+    pub fn process(&mut self, now_ms: u64) {
+        self.blocked = false;
+        if self.input.is_empty() {
+            return;
+        }
+        self.session.client.active_at_ms.store(now_ms, Ordering::Relaxed);
+        if self.sent >= OUTPUT_BYTES_SOFT_MAX / 2 {
+            self.reply.discard_front(self.sent);
+            self.sent = 0;
+        }
+        if !self.reply.has_buffer() {
+            self.reply.use_buffer(buffers::take_output());
+        }
+        let bulk_bytes_max = self.node.settings.bulk_bytes_max();
+        let mut consumed = 0;
+        while !self.session.closing {
+            if self.unsent().len() >= OUTPUT_BYTES_SOFT_MAX {
+                self.blocked = true;
+                break;
+            }
+            let rest = &self.input[consumed..];
+            let limits = Limits {
+                authenticated: self.session.authenticated,
+                bulk_bytes_max,
+            };
+            match self.parser.advance(rest, limits) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    let args = self.parser.args(rest);
+                    let mut context = Context {
+                        node: &self.node,
+                        stats: &self.stats,
+                        session: &mut self.session,
+                        now_ms,
+                    };
+                    execute(&mut context, args, &mut self.reply);
+                    self.parser.finish();
+                    consumed += len;
+                }
+                Err(error) => {
+                    self.stats.protocol_errors.add(1);
+                    self.stats.error_replies.add(1);
+                    self.reply.error(&error);
+                    self.session.closing = true;
+                }
+            }
+        }
+        if self.session.closing {
+            self.input.clear();
+        } else {
+            self.input.advance(consumed);
+        }
+        self.broken |= self.reply.overflowed() || (!self.blocked && self.input.len() > INPUT_BYTES_MAX);
+        let client = &self.session.client;
+        client
+            .input_bytes
+            .store(self.input.len() + self.parser.held_bytes(), Ordering::Relaxed);
+        client.output_bytes.store(self.unsent().len(), Ordering::Relaxed);
+    }
+
+    /// The replies that are still to be sent.
+    pub fn unsent(&self) -> &[u8] {
+        &self.reply.as_bytes()[self.sent..]
+    }
+
+    /// Counts bytes as sent.
+    pub fn mark_sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.sent == self.reply.len() {
+            self.sent = 0;
+            buffers::give_output(self.reply.take_buffer());
+        }
+    }
+
+    /// Whether the connection is to end once everything is sent.
+    pub fn is_closing(&self) -> bool {
+        self.session.closing
+    }
+
+    /// Whether the connection is to end at once.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Bytes of the buffers that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.parser.held_bytes() + self.reply.len()
+    }
+
+    fn may_receive(&self) -> bool {
+        !self.session.closing && (!self.blocked || self.input.len() < READ_AHEAD_BYTES_MAX)
+    }
+
+    /// Makes room for a read: twice what has arrived at most, whatever lengths the client claims.
+    fn make_room(&mut self) {
+        const ROOM_MIN_BYTES: usize = 4 << 10;
+        if self.input.capacity() == 0 {
+            self.input = buffers::take_input();
+        } else if self.input.capacity() - self.input.len() < ROOM_MIN_BYTES {
+            let missing = self.parser.needed_bytes().saturating_sub(self.input.len());
+            self.input
+                .reserve(missing.clamp(READ_BYTES, self.input.len().max(READ_BYTES)));
+        }
+    }
+
+    fn release_input(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            buffers::give_input(std::mem::take(&mut self.input));
+        }
+    }
+}
+
+/// What came of waiting for the socket.
+enum Io {
+    /// Something was received, or sent.
+    Progress,
+    /// The connection is over.
+    Over,
+}
+
+/// A connection that a server thread has accepted.
+pub struct Connection {
+    stream: TcpStream,
+    pipeline: Pipeline,
+    /// The client sends no more.
+    input_ended: bool,
+    /// What has arrived is answered, and then the connection ends.
+    draining: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(stream: TcpStream, node: Arc<Node>, stats: Arc<ThreadStats>, client: Arc<Client>) -> Self {
+        Self {
+            stream,
+            pipeline: Pipeline::new(node, stats, client),
+            input_ended: false,
+            draining: false,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub async fn run(mut self) {
+        loop {
+            self.pipeline.process(clock::now_ms());
+            if self.pipeline.is_broken() {
+                break;
+            }
+            if let Io::Over = poll_fn(|context| self.poll_io(context)).await {
+                break;
+            }
+        }
+        self.close().await;
+    }
+
+    /// Sends and receives what can be sent and received now.
+    fn poll_io(&mut self, context: &mut TaskContext<'_>) -> Poll<Io> {
+        match self.pipeline.session.client.poll_stop(context.waker()) {
+            Stop::No => {}
+            Stop::Drain => self.draining = true,
+            Stop::Kill => return Poll::Ready(Io::Over),
+        }
+        if self.poll_send(context).is_err() {
+            return Poll::Ready(Io::Over);
+        }
+        let all_sent = self.pipeline.unsent().is_empty();
+        // Going on only when half of it is sent: each step then has something to do.
+        if self.pipeline.blocked && self.pipeline.unsent().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+            return Poll::Ready(Io::Progress);
+        }
+        if all_sent && (self.pipeline.is_closing() || self.input_ended) {
+            return Poll::Ready(Io::Over);
+        }
+        if self.input_ended || !self.pipeline.may_receive() {
+            return Poll::Pending;
+        }
+        self.pipeline.make_room();
+        match pin!(self.stream.read_buf(&mut self.pipeline.input)).poll(context) {
+            Poll::Ready(Ok(0)) => {
+                self.input_ended = true;
+                if all_sent {
+                    Poll::Ready(Io::Over)
+                } else {
+                    Poll::Pending
+                }
+            }
+            Poll::Ready(Ok(len)) => {
+                self.pipeline.stats.net_input_bytes.add(len as u64);
+                Poll::Ready(Io::Progress)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Io::Over),
+            Poll::Pending if self.draining && all_sent => Poll::Ready(Io::Over),
+            Poll::Pending => {
+                self.pipeline.release_input();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Sends until everything is sent or the client doesn't take more.
+    fn poll_send(&mut self, context: &mut TaskContext<'_>) -> std::io::Result<()> {
+        while !self.pipeline.unsent().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, self.pipeline.unsent()) {
+                Poll::Ready(Ok(len)) => {
+                    self.pipeline.stats.net_output_bytes.add(len as u64);
+                    self.pipeline.mark_sent(len);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(mut self) {
+        if self.pipeline.is_broken() || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut lingering = 0;
+        let mut discarded = [0; 4096];
+        while lingering < LINGER_BYTES_MAX {
+            match self.stream.try_read(&mut discarded) {
+                Ok(len @ 1..) => lingering += len,
+                Ok(0) | Err(_) => break,
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.pipeline
+            .node
+            .clients
+            .dismiss(self.pipeline.session.client.id);
+        self.pipeline.stats.connections_closed.add(1);
+    }
+}

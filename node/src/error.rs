@@ -1,0 +1,103 @@
+//! The errors that commands answer, in the words that clients know.
+//!
+//! A client acts on the code that an error begins with, and libraries match some of the texts: they are those
+//! of Redis 7, wherever it has one.
+
+use annulus_ring::{Address, Slot};
+
+use crate::store::TooBig;
+
+/// Why a command was refused, or failed. Displayed as the error reply, without the leading `-`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such command in the table.
+    #[error("ERR unknown command '{name}', with args beginning with: {args}")]
+    UnknownCommand {
+        /// What was asked for.
+        name: String,
+        /// The first arguments, quoted.
+        args: String,
+    },
+    /// No such subcommand in the table.
+    #[error("ERR unknown subcommand '{subcommand}'. Try {command} HELP.")]
+    UnknownSubcommand {
+        /// The command, in upper case.
+        command: String,
+        /// What was asked for.
+        subcommand: String,
+    },
+    /// Too few or too many arguments.
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    Arity(String),
+    /// Arguments that don't fit together.
+    #[error("ERR syntax error")]
+    Syntax,
+    /// Not an integer.
+    #[error("ERR value is not an integer or out of range")]
+    NotAnInteger,
+    /// Not a number.
+    #[error("ERR value is not a valid float")]
+    NotAFloat,
+    /// The sum doesn't fit.
+    #[error("ERR increment or decrement would overflow")]
+    IncrementOverflow,
+    /// The sum isn't a number that could be stored.
+    #[error("ERR increment would produce NaN or Infinity")]
+    NotFinite,
+    /// DECRBY of the number that has no opposite.
+    #[error("ERR decrement would overflow")]
+    DecrementOverflow,
+    /// No such key.
+    #[error("ERR no such key")]
+    NoSuchKey,
+    /// A time of expiry that can't be.
+    #[error("ERR invalid expire time in '{0}' command")]
+    InvalidExpireTime(&'static str),
+    /// A negative offset.
+    #[error("ERR offset is out of range")]
+    OffsetOutOfRange,
+    /// Longer than an argument may be.
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    StringTooLong,
+    /// More than the budget.
+    #[error("ERR {0}")]
+    TooBig(#[from] TooBig),
+    /// No memory, and nothing may be evicted.
+    #[error("OOM command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
+    /// Who are you?
+    #[error("NOAUTH Authentication required.")]
+    NoAuth,
+    /// Not that password.
+    #[error("WRONGPASS invalid username-password pair or user is disabled.")]
+    WrongPass,
+    /// Keys in several slots.
+    #[error("CROSSSLOT Keys in request don't hash to the same slot")]
+    CrossSlot,
+    /// Another member serves the slot.
+    #[error("MOVED {slot} {}:{}", address.host, address.client_port)]
+    Moved {
+        /// The slot.
+        slot: Slot,
+        /// Who serves it.
+        address: Address,
+    },
+    /// The slot is being handed over.
+    #[error("TRYAGAIN Slot {0} is being handed over, its writes continue in a moment")]
+    TryAgain(Slot),
+    /// Nobody serves the slot.
+    #[error("CLUSTERDOWN Hash slot not served")]
+    SlotNotServed,
+    /// There is no ring.
+    #[error("CLUSTERDOWN The cluster is down")]
+    ClusterDown,
+    /// Anything else; the text begins with its code.
+    #[error("{0}")]
+    Other(String),
+    /// Anything else that is always the same.
+    #[error("{0}")]
+    Fixed(&'static str),
+}
+
+/// What a command's function returns. It has written its whole reply, or nothing and returns the error.
+pub type Outcome = Result<(), CommandError>;

@@ -1,0 +1,257 @@
+//! From arguments to a reply: finds the command, checks what its row asks for, takes its slot, runs it.
+//!
+//! Order of the checks, as in Redis: known, complete, authenticated, keys in one slot, memory, slot served here. The
+//! last one is asked while the slot is locked. Nothing here reads a clock or a socket.
+
+use std::sync::atomic::Ordering;
+
+use annulus_ring::{Epoch, Slot};
+
+use crate::command::{Command, Entry, Flags, Run, table};
+use crate::commands::command_info;
+use crate::error::{CommandError, Outcome};
+use crate::node::Node;
+use crate::resp::{Args, Reply};
+use crate::routing::Access;
+use crate::session::{ReplyMode, Session};
+use crate::stats::{Ending, ThreadStats};
+use crate::store::{EvictionPolicy, SlotGuard};
+
+/// What a command on the connection or the node works with.
+pub struct Context<'a> {
+    /// What all connections share.
+    pub node: &'a Node,
+    /// The thread's counters.
+    pub stats: &'a ThreadStats,
+    /// The connection's state.
+    pub session: &'a mut Session,
+    /// The time, in milliseconds since the Unix epoch: the same for a whole batch of commands.
+    pub now_ms: u64,
+}
+
+/// What a command on keys works with: all of them are in one slot, which it has to itself.
+pub struct Keyed<'a, 'store> {
+    /// The slot.
+    pub slot: &'a mut SlotGuard<'store>,
+    /// The command's arguments, its name included; as many as its arity asks for.
+    pub args: Args<'a>,
+    /// The time, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// The longest value that it may build.
+    pub value_bytes_max: usize,
+    /// Where the reply goes.
+    pub reply: &'a mut Reply,
+}
+
+/// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`.
+pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
+    let (start, errors) = (reply.len(), reply.errors());
+    let mode = context.session.reply_mode;
+    let ending = match dispatch(context, args, reply) {
+        Ok(index) => Some((
+            index,
+            if reply.errors() == errors {
+                Ending::Done
+            } else {
+                Ending::Failed
+            },
+        )),
+        Err(Failed { entry, error, ending }) => {
+            if matches!(error, CommandError::Moved { .. }) {
+                context.stats.moved_replies.add(1);
+            }
+            // A command may fail half-way through its reply.
+            reply.truncate(start);
+            reply.error(&error);
+            entry.map(|entry| (entry.index, ending))
+        }
+    };
+    context.stats.commands_processed.add(1);
+    context.stats.error_replies.add(reply.errors() - errors);
+    if let Some((index, ending)) = ending {
+        context.stats.count_command(index.into(), ending);
+        context
+            .session
+            .client
+            .last_command
+            .store(index, Ordering::Relaxed);
+    }
+    match mode {
+        ReplyMode::On => {}
+        // CLIENT REPLY ON answers, although replies were off when it came.
+        ReplyMode::Off if context.session.reply_mode == ReplyMode::On => {}
+        ReplyMode::Off => reply.truncate(start),
+        ReplyMode::SkipNext => {
+            reply.truncate(start);
+            if context.session.reply_mode == ReplyMode::SkipNext {
+                context.session.reply_mode = ReplyMode::On;
+            }
+        }
+    }
+}
+
+/// A command that answers an error.
+struct Failed {
+    entry: Option<&'static Entry>,
+    error: CommandError,
+    ending: Ending,
+}
+
+impl Failed {
+    fn rejected(entry: &'static Entry, error: CommandError) -> Self {
+        Self {
+            entry: Some(entry),
+            error,
+            ending: Ending::Rejected,
+        }
+    }
+}
+
+/// Runs the command and returns its number.
+#[inline]
+fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Result<u16, Failed> {
+    let entry = resolve(args).map_err(|error| Failed {
+        entry: None,
+        error,
+        ending: Ending::Rejected,
+    })?;
+    let command = entry.command;
+    if !command.accepts(args.len()) {
+        return Err(Failed::rejected(
+            entry,
+            CommandError::Arity(entry.full_name.clone()),
+        ));
+    }
+    if !context.session.authenticated && !command.flags.has(Flags::NO_AUTH) {
+        return Err(Failed::rejected(entry, CommandError::NoAuth));
+    }
+    let outcome = match command.run {
+        Run::Keyed(run) => {
+            let slot = one_slot(command, args).map_err(|error| Failed::rejected(entry, error))?;
+            run_keyed(context, entry, slot, args, reply, run)?
+        }
+        Run::Plain(run) => run(context, args, reply),
+        // A family is only ever run by its own name where that means something: `COMMAND`.
+        Run::Container(_) => command_info::all(context, args, reply),
+    };
+    match outcome {
+        Ok(()) => Ok(entry.index),
+        Err(error) => Err(Failed {
+            entry: Some(entry),
+            error,
+            ending: Ending::Failed,
+        }),
+    }
+}
+
+/// The row of the command, or of its subcommand.
+#[inline]
+pub fn resolve(args: Args<'_>) -> Result<&'static Entry, CommandError> {
+    let name = args.at(0);
+    let entry = table().find(name).ok_or_else(|| unknown(args))?;
+    match (entry.command.run, args.get(1)) {
+        (Run::Container(_), Some(subcommand)) => {
+            entry
+                .find(subcommand)
+                .ok_or_else(|| CommandError::UnknownSubcommand {
+                    command: entry.command.name.to_uppercase(),
+                    subcommand: excerpt(subcommand, EXCERPT_LEN_MAX),
+                })
+        }
+        _ => Ok(entry),
+    }
+}
+
+const EXCERPT_LEN_MAX: usize = 128;
+
+/// What a client sent, for an error that quotes it.
+fn excerpt(bytes: &[u8], len_max: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(len_max)]).into_owned()
+}
+
+fn unknown(args: Args<'_>) -> CommandError {
+    let mut quoted = String::new();
+    for arg in args.from(1) {
+        if quoted.len() >= EXCERPT_LEN_MAX {
+            break;
+        }
+        quoted.push_str(&format!("'{}' ", excerpt(arg, EXCERPT_LEN_MAX - quoted.len())));
+    }
+    CommandError::UnknownCommand {
+        name: excerpt(args.at(0), EXCERPT_LEN_MAX),
+        args: quoted,
+    }
+}
+
+/// The slot that all keys of the command are in.
+#[inline]
+fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
+    if i16::from(command.keys.first) == i16::from(command.keys.last) {
+        return Ok(Slot::for_key(args.at(command.keys.first.into())));
+    }
+    let mut slots = command.keys.of(args).map(Slot::for_key);
+    let slot = slots.next().ok_or(CommandError::Syntax)?;
+    if slots.all(|other| other == slot) {
+        Ok(slot)
+    } else {
+        Err(CommandError::CrossSlot)
+    }
+}
+
+#[inline]
+fn run_keyed(
+    context: &mut Context<'_>,
+    entry: &'static Entry,
+    slot: Slot,
+    args: Args<'_>,
+    reply: &mut Reply,
+    run: fn(&mut Keyed<'_, '_>) -> Outcome,
+) -> Result<Outcome, Failed> {
+    let store = &context.node.store;
+    let writes = entry.command.flags.has(Flags::WRITE);
+    if writes
+        && store.eviction() == EvictionPolicy::NoEviction
+        && entry.command.flags.has(Flags::DENY_OOM)
+        && store.is_over_budget()
+    {
+        return Err(Failed::rejected(entry, CommandError::OutOfMemory));
+    }
+    let mut guard = store.lock_slot(slot);
+    match context.node.routing.access(slot) {
+        Access::ReadWrite => {}
+        Access::ReadOnly if !writes => {}
+        Access::ReadOnly => return Err(Failed::rejected(entry, CommandError::TryAgain(slot))),
+        Access::Elsewhere | Access::Down => {
+            drop(guard);
+            return Err(Failed::rejected(entry, elsewhere(context.node, slot)));
+        }
+    }
+    guard.set_touches(!context.session.client.no_touch.load(Ordering::Relaxed));
+    let outcome = run(&mut Keyed {
+        slot: &mut guard,
+        args,
+        now_ms: context.now_ms,
+        value_bytes_max: context.node.settings.bulk_bytes_max(),
+        reply,
+    });
+    let tally = guard.take_tally();
+    drop(guard);
+    context.stats.keyspace_hits.add(tally.hits);
+    context.stats.keyspace_misses.add(tally.misses);
+    if tally.expired > 0 {
+        context.stats.expired_keys.add(tally.expired);
+    }
+    if writes && store.is_over_budget() {
+        context.stats.evicted_keys.add(store.evict(context.now_ms));
+    }
+    Ok(outcome)
+}
+
+/// What to tell a client that asks for a slot that is not served here.
+fn elsewhere(node: &Node, slot: Slot) -> CommandError {
+    match node.routing.moved_to(slot) {
+        Some(address) => CommandError::Moved { slot, address },
+        None if node.routing.view().epoch == Epoch::NONE => CommandError::ClusterDown,
+        None => CommandError::SlotNotServed,
+    }
+}

@@ -1,0 +1,23 @@
+//! The cache node of Annulus.
+//!
+//! The data path is pure up to the sockets: [`resp`] reads commands and writes replies, the store holds one keyspace.
+//! The shell around it owns sockets, threads, clocks and files. Nothing here knows of Kubernetes.
+
+pub mod buffers;
+pub mod clients;
+pub mod clock;
+pub mod command;
+pub mod commands;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod execute;
+pub mod logging;
+pub mod node;
+pub mod resp;
+pub mod routing;
+pub mod secret;
+pub mod server;
+pub mod session;
+pub mod stats;
+pub mod store;

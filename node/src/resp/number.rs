@@ -1,0 +1,156 @@
+//! Numbers as the protocol and its values write them.
+//!
+//! An integer has one form: decimal, no leading zeros, no plus sign, no minus zero. A string in any other form is
+//! not an integer, so that reading and writing one back never changes a byte.
+
+/// The integer that these bytes are the canonical form of.
+#[inline]
+pub fn parse_i64(bytes: &[u8]) -> Option<i64> {
+    const DIGITS_MAX: usize = 19;
+    let (negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= DIGITS_MAX => {}
+        _ => return None,
+    }
+    let mut magnitude = 0u64;
+    for &byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        // 19 digits are below 10^19, and so below 2^64.
+        magnitude = magnitude * 10 + u64::from(digit);
+    }
+    if negative {
+        0i64.checked_sub_unsigned(magnitude)
+    } else {
+        i64::try_from(magnitude).ok()
+    }
+}
+
+/// The unsigned integer that these bytes are the canonical form of.
+#[inline]
+pub fn parse_u64(bytes: &[u8]) -> Option<u64> {
+    match parse_i64(bytes) {
+        Some(number) => u64::try_from(number).ok(),
+        None => match bytes {
+            [b'1'..=b'9', ..] => std::str::from_utf8(bytes).ok()?.parse().ok(),
+            _ => None,
+        },
+    }
+}
+
+/// A floating point number as `INCRBYFLOAT` takes it: decimal or with an exponent, or an infinity; never NaN,
+/// never with spaces around it.
+pub fn parse_f64(bytes: &[u8]) -> Option<f64> {
+    std::str::from_utf8(bytes)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|number: &f64| !number.is_nan())
+}
+
+/// An integer in decimal, without allocation.
+pub struct Decimal {
+    digits: [u8; Self::LEN_MAX],
+    start: usize,
+}
+
+impl Decimal {
+    const LEN_MAX: usize = 20;
+
+    /// The digits of a number.
+    #[inline]
+    pub fn new(number: i64) -> Self {
+        let mut decimal = Self::unsigned(number.unsigned_abs());
+        if number < 0 {
+            decimal.start -= 1;
+            decimal.digits[decimal.start] = b'-';
+        }
+        decimal
+    }
+
+    /// The digits of a number without sign.
+    #[inline]
+    pub fn unsigned(number: u64) -> Self {
+        let mut digits = [b'0'; Self::LEN_MAX];
+        let mut start = Self::LEN_MAX;
+        let mut rest = number;
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break Self { digits, start };
+            }
+        }
+    }
+
+    /// The text.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_have_one_form() {
+        let table: [(&str, Option<i64>); 18] = [
+            ("0", Some(0)),
+            ("-1", Some(-1)),
+            ("42", Some(42)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("-9223372036854775809", None),
+            ("99999999999999999999", None),
+            ("", None),
+            ("-", None),
+            ("-0", None),
+            ("+1", None),
+            ("01", None),
+            (" 1", None),
+            ("1 ", None),
+            ("1.0", None),
+            ("1e3", None),
+            ("0x10", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse_i64(text.as_bytes()), expected, "{text:?}");
+        }
+        assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"18446744073709551616"), None);
+        assert_eq!(parse_u64(b"-1"), None);
+    }
+
+    #[test]
+    fn floats_are_not_nan() {
+        for (text, expected) in [
+            ("1.5", Some(1.5)),
+            ("-3e2", Some(-300.0)),
+            ("nan", None),
+            (" 1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn written_numbers_are_read_back(number: i64) {
+            prop_assert_eq!(Decimal::new(number).as_bytes(), number.to_string().as_bytes());
+            prop_assert_eq!(parse_i64(Decimal::new(number).as_bytes()), Some(number));
+        }
+    }
+}

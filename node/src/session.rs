@@ -1,0 +1,61 @@
+//! What the node remembers of a connection between two commands.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::clients::{Client, Introduction};
+
+/// Which replies a client gets: `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All.
+    On,
+    /// None.
+    Off,
+    /// All but that of the next command.
+    SkipNext,
+}
+
+/// The state of a connection, apart from its socket and buffers.
+pub struct Session {
+    /// What others may know of it.
+    pub client: Arc<Client>,
+    /// Whether its user is known.
+    pub authenticated: bool,
+    /// Whether the connection ends once the replies are sent.
+    pub closing: bool,
+    /// Which replies it gets.
+    pub reply_mode: ReplyMode,
+}
+
+impl Session {
+    /// The state of a new connection. Where there is no password, everybody is known.
+    pub fn new(client: Arc<Client>, needs_password: bool) -> Self {
+        Self {
+            client,
+            authenticated: !needs_password,
+            closing: false,
+            reply_mode: ReplyMode::On,
+        }
+    }
+
+    /// `RESET`: back to the state of a new connection.
+    pub fn reset(&mut self, needs_password: bool) {
+        self.authenticated = !needs_password;
+        self.reply_mode = ReplyMode::On;
+        let client = &self.client;
+        for flag in [
+            &client.resp3,
+            &client.no_evict,
+            &client.no_touch,
+            &client.readonly,
+        ] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        let mut introduction = client.introduction.lock();
+        *introduction = Introduction {
+            name: String::new(),
+            ..std::mem::take(&mut *introduction)
+        };
+    }
+}
