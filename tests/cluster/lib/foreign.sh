@@ -9,14 +9,15 @@ chosen_kubeconfig() {
   [[ -n ${KUBECONFIG:-} && ! $KUBECONFIG -ef $own_kubeconfig ]] && echo "$KUBECONFIG"
 }
 
+# Not `command -v`, which would find our function of that name.
 any_kubectl() {
-  if command -v kubectl >/dev/null; then command kubectl "$@"; else "$kubernetes_bin/kubectl" "$@"; fi
+  if type -P kubectl >/dev/null; then command kubectl "$@"; else "$kubernetes_bin/kubectl" "$@"; fi
 }
 
 ensure() {
   local chosen
   if chosen=$(chosen_kubeconfig); then
-    command -v kubectl >/dev/null || [[ -x $kubernetes_bin/kubectl ]] || cannot_run \
+    type -P kubectl >/dev/null || [[ -x $kubernetes_bin/kubectl ]] || cannot_run \
       "KUBECONFIG is set, but there is no kubectl to use it with" "install kubectl, or unset KUBECONFIG"
     if any_kubectl --request-timeout=5s get --raw=/readyz >/dev/null 2>&1; then
       say "Using the cluster of KUBECONFIG=$chosen"

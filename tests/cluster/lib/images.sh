@@ -24,7 +24,12 @@ load_image() {
     import_image "$node" "$kept" "$full" &
     pids+=($!)
   done
-  for pid in "${pids[@]}"; do wait "$pid" || fail "$name could not be loaded"; done
+  for pid in "${pids[@]}"; do
+    wait "$pid" && continue
+    # Or the nodes that join later would fail on it as well.
+    rm -f "$kept"
+    fail "$name could not be loaded"
+  done
 }
 
 import_image() {

@@ -95,6 +95,7 @@ down() {
   take_lock
   refuse_if_foreign
   if [[ ! -d $run_dir && -z $(own_processes) && ! -e $state_dir ]]; then
+    rm -f "$lock_file"
     say "No development cluster is up."
     return
   fi
@@ -107,6 +108,7 @@ down() {
     exit 1
   fi
   forget_run
+  rm -f "$lock_file"
   say "The cluster is down. Nothing is left: no process, mount, namespace, link, route, firewall chain or control group."
   say "Binaries and images are kept in $cluster_dir for the next start; the folder can be deleted."
 }
@@ -142,7 +144,7 @@ leftovers() {
   grep -E " ($state_dir|$run_dir)[/ ]" /proc/self/mountinfo
   while read -r hierarchy; do
     [[ ! -d $hierarchy/$project ]] || echo "control group $hierarchy/$project"
-  done < <(cgroup_hierarchies)
+  done < <(all_cgroup_hierarchies)
   [[ ! -e $saved_chains ]] || comm -13 "$saved_chains" <(host_chains)
   [[ ! -e $state_dir ]] || echo "folder $state_dir"
   return 0

@@ -38,6 +38,9 @@ refuse_if_addresses_taken() {
   done
 }
 
+# plug NODE up|down: at the switch, because a link that is set down in the node loses its routes.
+plug() { in_network switch ip link set "$1" "$2"; }
+
 start_network() {
   start_sandbox switch
   in_network switch ip link add name bridge up type bridge

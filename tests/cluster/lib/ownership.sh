@@ -16,6 +16,9 @@ cgroup_hierarchies() {
   fi
 }
 
+# Those in which there can be groups of ours: runc makes them in the hybrid's version 2 as well.
+all_cgroup_hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts; }
+
 # One hierarchy is enough to know what is ours. With version 1 it is pids, which limits nothing here.
 ownership_hierarchy() { if is_cgroup2; then echo /sys/fs/cgroup; else echo /sys/fs/cgroup/pids; fi; }
 
@@ -59,7 +62,7 @@ remove_cgroups() {
       find "$hierarchy/$project" -depth -type d -exec rmdir {} + 2>/dev/null && break
       sleep 0.1
     done
-  done < <(cgroup_hierarchies)
+  done < <(all_cgroup_hierarchies)
 }
 
 # spawn NAME COMMAND...: a daemon of ours; its log and pid are kept under its name.
@@ -96,10 +99,15 @@ end_processes() {
 }
 
 take_lock() {
-  exec 9>"$lock_file"
-  flock --nonblock 9 && return
-  say "waiting for another \`cluster\` command to end …"
-  flock 9
+  while true; do
+    exec 9>"$lock_file"
+    if ! flock --nonblock 9; then
+      say "waiting for another \`cluster\` command to end …"
+      flock 9
+    fi
+    # `down` deletes the file; a lock on a deleted one is no lock.
+    [[ ! $lock_file -ef /proc/self/fd/9 ]] || return 0
+  done
 }
 
 owner() { cat "$owner_file" 2>/dev/null || true; }

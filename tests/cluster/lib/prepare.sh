@@ -20,14 +20,14 @@ prepare() {
   fi
   if [[ ! -x $coredns_bin/coredns ]]; then
     require_go
-    step 3 "building CoreDNS $coredns_version" "about 1 min, once" "$logs_dir/build-coredns.log" \
+    step 3 "building CoreDNS $coredns_version" "1 to 4 min on 2 cores, once" "$logs_dir/build-coredns.log" \
       go_install "$coredns_bin" "github.com/coredns/coredns@$coredns_version"
   else
     step_cached 3 "CoreDNS $coredns_version"
   fi
   if [[ ! -x $helm_bin/helm ]]; then
     require_go
-    step 4 "building Helm $helm_version" "about 2 min, once" "$logs_dir/build-helm.log" \
+    step 4 "building Helm $helm_version" "about 2 min on 2 cores, once" "$logs_dir/build-helm.log" \
       go_install "$helm_bin" "helm.sh/helm/v3/cmd/helm@$helm_version"
   else
     step_cached 4 "Helm $helm_version"

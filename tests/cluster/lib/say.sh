@@ -39,11 +39,13 @@ step() {
   else
     say "$line"
   fi
-  ("$@") >"$log" 2>&1 &
+  # A process group of its own, so that an interrupted build can be ended with all its children.
+  set -m
+  ("$@") >"$log" 2>&1 </dev/null &
   pid=$!
-  # Ending the step's processes with us keeps an interrupted build from going on unseen.
+  set +m
   # shellcheck disable=SC2064  # the pid of now is meant
-  trap "kill $pid 2>/dev/null; say; say 'interrupted; the next \`up\` begins with cleaning up'; exit 130" INT TERM
+  trap "kill -- -$pid 2>/dev/null; say; say 'interrupted; the next \`up\` begins with cleaning up'; exit 130" INT TERM
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     ((SECONDS - started > seconds)) || continue
