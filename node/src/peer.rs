@@ -1,0 +1,126 @@
+//! The peer protocol's two ends: what the operator and other nodes ask of this node, and what it asks of them.
+//!
+//! Every message that arrives is first checked for its cluster, before anything else is looked at: pod IPs are
+//! re-used, so that a connection proves nothing. Every call that leaves has a deadline. No message is larger
+//! than [`MESSAGE_BYTES_MAX`], whatever the size of a slot or a value.
+
+mod backoff;
+mod chunk;
+mod clock;
+mod gossip;
+mod links;
+mod puller;
+mod report;
+mod server;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use annulus_proto::v1;
+use annulus_ring::NodeId;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub use clock::MonotonicClock;
+pub use gossip::{PeersUp, gossip};
+pub use links::Links;
+pub use puller::pull_handoffs;
+pub(crate) use server::accept;
+pub use server::{expire_freezes, serve};
+
+use crate::cluster::ClusterState;
+use crate::node::Node;
+use crate::stats::ThreadStats;
+
+/// The largest message that is accepted. Documents stay under 1 MiB since a ConfigMap holds no more, and a slot's
+/// entries are cut into chunks.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// What a chunk of entries carries at most, beside its frame.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The largest key and the largest value that a pull accepts.
+const VALUE_BYTES_MAX: usize = 512 << 20;
+
+/// A freeze ends by itself after at most this long, whatever the target asks for.
+const FREEZE_MAX: Duration = Duration::from_mins(1);
+
+/// What the peer protocol works on.
+pub struct PeerContext {
+    /// The node's place in the ring.
+    pub state: Arc<ClusterState>,
+    /// The entries, and what the data path counts.
+    pub node: Arc<Node>,
+    /// What the peer protocol counts.
+    pub counters: PeerCounters,
+    /// The clock of freezes.
+    clock: MonotonicClock,
+    /// The control thread's share of the data path's counters.
+    thread_stats: Arc<ThreadStats>,
+    /// Somebody spoke of a higher epoch.
+    newer_epoch: Notify,
+    /// A slot was frozen.
+    froze: Notify,
+    /// Why the pulls from a source wait, by source.
+    waits: Mutex<BTreeMap<NodeId, String>>,
+}
+
+impl PeerContext {
+    /// A context with counters at 0. Everything that gets it runs on the one control thread.
+    pub fn new(state: Arc<ClusterState>, node: Arc<Node>) -> Self {
+        Self {
+            thread_stats: node.stats.register_thread(),
+            state,
+            node,
+            counters: PeerCounters::default(),
+            clock: MonotonicClock::start(),
+            newer_epoch: Notify::new(),
+            froze: Notify::new(),
+            waits: Mutex::default(),
+        }
+    }
+
+    /// This node as the sender of a message.
+    fn sender(&self) -> v1::Sender {
+        let identity = self.state.identity();
+        v1::Sender {
+            cluster_uid: identity.cluster_uid.to_string(),
+            epoch: self.state.epoch().0,
+            node_id: identity.node_id.to_string(),
+            incarnation: identity.incarnation.to_bytes().to_vec().into(),
+        }
+    }
+}
+
+/// Totals since boot.
+#[derive(Debug, Default)]
+pub struct PeerCounters {
+    /// Slots that were pulled and activated.
+    pub slots_in: Total,
+    /// Slots that were handed over.
+    pub slots_out: Total,
+    /// Bytes of keys and values received for pulls, those of failed ones included.
+    pub bytes_in: Total,
+    /// Bytes of keys and values sent for other nodes' pulls.
+    pub bytes_out: Total,
+    /// Pulls of a slot that failed and were begun again.
+    pub pulls_failed: Total,
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub struct Total(AtomicU64);
+
+impl Total {
+    /// Adds to it.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// What it is now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

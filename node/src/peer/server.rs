@@ -1,0 +1,306 @@
+//! The peer protocol's server.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_proto::v1::peer_server::{Peer, PeerServer};
+use annulus_proto::{Sender, v1};
+use annulus_ring::{
+    CommitRefusal, Committed, DocumentError, Incarnation, NodeId, Refusal, RingDocument, Slot, SlotError,
+};
+use futures::stream::unfold;
+use futures::{Stream, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tracing::{debug, info, warn};
+
+use super::chunk::{pack, payload_bytes};
+use super::report::{report, reports};
+use super::{CHUNK_BYTES_MAX, FREEZE_MAX, MESSAGE_BYTES_MAX, PeerContext};
+use crate::clock;
+use crate::cluster::ring_source::adopt_and_log;
+
+/// Half-open connections are closed after these.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls at the same time on one connection.
+const STREAMS_MAX: u32 = 256;
+
+/// How long to wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Large enough that a slot streams at the network's speed.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Serves the peer protocol until `stop`; then streams end and connections close.
+pub async fn serve(
+    listener: TcpListener,
+    context: Arc<PeerContext>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let service = PeerServer::new(Service {
+        context,
+        stop: stop.clone(),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let connections = unfold(listener, |listener| async {
+        Some((Ok::<_, io::Error>(accept(&listener).await), listener))
+    });
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .serve_with_incoming_shutdown(service, connections, stop.cancelled_owned())
+        .await
+}
+
+/// The next connection. Out of file descriptors, it waits for some to be freed.
+pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => {
+                if let Err(error) = connection.set_nodelay(true) {
+                    debug!(%error, "a connection without TCP_NODELAY");
+                }
+                return connection;
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Ends freezes when they run out; for ever.
+pub async fn expire_freezes(context: Arc<PeerContext>) {
+    loop {
+        match context.state.next_expiry_ms() {
+            None => context.froze.notified().await,
+            Some(until_ms) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(context.clock.moment(until_ms + 1)) => {}
+                    () = context.froze.notified() => {}
+                }
+                context.state.expire_freezes(context.clock.now_ms());
+            }
+        }
+    }
+}
+
+struct Service {
+    context: Arc<PeerContext>,
+    stop: CancellationToken,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    /// Refuses another cluster's message before anything else in it is looked at.
+    fn check(&self, sender: Option<v1::Sender>) -> Result<Sender, Status> {
+        let own = &self.context.state.identity().cluster_uid;
+        if let Some(sender) = &sender
+            && sender.cluster_uid != own.as_str()
+        {
+            info!(found = sender.cluster_uid, expected = %own, node = sender.node_id, "refused another cluster's message");
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {own}, not to {:?}",
+                sender.cluster_uid
+            )));
+        }
+        let sender = Sender::try_from(sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if sender.node.is_some() && sender.epoch > self.context.state.epoch() {
+            self.context.newer_epoch.notify_one();
+        }
+        Ok(sender)
+    }
+
+    /// The same for a message that only a node may send.
+    fn check_node(&self, sender: Option<v1::Sender>) -> Result<(NodeId, Incarnation), Status> {
+        self.check(sender)?.node.ok_or_else(|| {
+            Status::invalid_argument("only a node hands over slots; name the node and its incarnation")
+        })
+    }
+}
+
+fn slot(number: u32) -> Result<Slot, Status> {
+    Slot::try_from(number).map_err(|error: SlotError| Status::invalid_argument(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type WatchStream = Streamed<v1::NodeReport>;
+    type PrepareSlotStream = Streamed<v1::SlotChunk>;
+
+    async fn push_ring(
+        &self,
+        request: Request<v1::PushRingRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        let request = request.into_inner();
+        self.check(request.sender)?;
+        let document = RingDocument::from_json(&request.document)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match adopt_and_log(&self.context.state, document, "push") {
+            // A higher epoch than the pushed one is no failure: the report tells it.
+            Ok(_) | Err(Refusal::OlderEpoch { .. }) => Ok(Response::new(report(&self.context))),
+            Err(Refusal::Document(error @ DocumentError::OtherCluster { .. })) => {
+                Err(Status::failed_precondition(error.to_string()))
+            }
+            Err(refusal) => Err(Status::invalid_argument(refusal.to_string())),
+        }
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        self.check(request.sender)?;
+        let reports = reports(Arc::clone(&self.context), request.interval_ms).map(Ok);
+        Ok(Response::new(Box::pin(
+            reports.take_until(self.stop.clone().cancelled_owned()),
+        )))
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<v1::ExchangeRequest>,
+    ) -> Result<Response<v1::ExchangeReply>, Status> {
+        self.check(request.into_inner().sender)?;
+        Ok(Response::new(v1::ExchangeReply {
+            sender: Some(self.context.sender()),
+        }))
+    }
+
+    async fn fetch_ring(
+        &self,
+        request: Request<v1::FetchRingRequest>,
+    ) -> Result<Response<v1::FetchRingReply>, Status> {
+        self.check(request.into_inner().sender)?;
+        let document = self
+            .context
+            .state
+            .document()
+            .ok_or_else(|| Status::not_found("this node has no ring yet"))?;
+        let mut sender = self.context.sender();
+        sender.epoch = document.epoch.0;
+        Ok(Response::new(v1::FetchRingReply {
+            sender: Some(sender),
+            document: document.to_json().into(),
+        }))
+    }
+
+    async fn prepare_slot(
+        &self,
+        request: Request<v1::PrepareSlotRequest>,
+    ) -> Result<Response<Self::PrepareSlotStream>, Status> {
+        let request = request.into_inner();
+        let (requester, incarnation) = self.check_node(request.sender)?;
+        let slot = slot(request.slot)?;
+        let freeze = Duration::from_millis(request.freeze_ms.into()).min(FREEZE_MAX);
+        let until_ms = self.context.clock.now_ms() + u64::try_from(freeze.as_millis()).unwrap_or(u64::MAX);
+        let frozen = self
+            .context
+            .state
+            .freeze(slot, (&requester, incarnation), until_ms, clock::now_ms());
+        let frozen = frozen.map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+        self.context.froze.notify_one();
+        debug!(%slot, keys = frozen.keys.len(), target = %requester, "froze a slot");
+        let outgoing = Outgoing {
+            context: Arc::clone(&self.context),
+            slot,
+            freeze_id: frozen.freeze_id,
+            keys: frozen.keys,
+            sent: 0,
+            ready: Vec::new().into_iter(),
+            complete: false,
+        };
+        Ok(Response::new(Box::pin(unfold(outgoing, |mut outgoing| async {
+            Some((outgoing.next()?, outgoing))
+        }))))
+    }
+
+    async fn commit_slot(
+        &self,
+        request: Request<v1::CommitSlotRequest>,
+    ) -> Result<Response<v1::CommitSlotReply>, Status> {
+        let request = request.into_inner();
+        let (requester, _) = self.check_node(request.sender)?;
+        let slot = slot(request.slot)?;
+        match self
+            .context
+            .state
+            .commit(slot, request.freeze_id, self.context.clock.now_ms())
+        {
+            Ok(committed) => {
+                if committed == Committed::Now {
+                    self.context.counters.slots_out.add(1);
+                    debug!(%slot, target = %requester, "handed a slot over");
+                }
+                Ok(Response::new(v1::CommitSlotReply {
+                    sender: Some(self.context.sender()),
+                }))
+            }
+            Err(refusal @ CommitRefusal::NotInForce { .. }) => Err(Status::aborted(refusal.to_string())),
+        }
+    }
+}
+
+/// A frozen slot on its way out. Dropped before its last chunk, it ends the freeze: whoever asked for it is gone
+/// and can't commit what it never had.
+struct Outgoing {
+    context: Arc<PeerContext>,
+    slot: Slot,
+    freeze_id: u64,
+    keys: Vec<Box<[u8]>>,
+    /// How many of the keys have been read.
+    sent: usize,
+    /// Chunks that have been read and not been sent.
+    ready: std::vec::IntoIter<Vec<v1::Entry>>,
+    complete: bool,
+}
+
+impl Outgoing {
+    /// The next chunk; the last one names the freeze.
+    fn next(&mut self) -> Option<Result<v1::SlotChunk, Status>> {
+        if self.complete {
+            return None;
+        }
+        let mut entries = self.ready.next();
+        while entries.is_none() && self.sent < self.keys.len() {
+            let rest = &self.keys[self.sent..];
+            let Some((read, taken)) =
+                self.context
+                    .state
+                    .read_frozen(self.slot, rest, CHUNK_BYTES_MAX, clock::now_ms())
+            else {
+                return Some(Err(Status::aborted(format!(
+                    "the freeze of slot {} ended before all was sent",
+                    self.slot
+                ))));
+            };
+            self.sent += taken;
+            self.ready = pack(read).into_iter();
+            entries = self.ready.next();
+        }
+        self.complete = self.sent == self.keys.len() && self.ready.len() == 0;
+        let entries = entries.unwrap_or_default();
+        self.context.counters.bytes_out.add(payload_bytes(&entries));
+        Some(Ok(v1::SlotChunk {
+            entries,
+            freeze_id: if self.complete { self.freeze_id } else { 0 },
+        }))
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.context.state.end_freeze(self.slot, self.freeze_id);
+        }
+    }
+}
