@@ -36,8 +36,8 @@ up() {
   step 9 "waiting for cluster DNS" "about 5 s" "$logs_dir/up-dns.log" start_dns
   touch "$complete_file"
   say "The cluster is up. To use it:"
-  say "  export KUBECONFIG=$own_kubeconfig PATH=$bin_dir:\$PATH"
-  say "To end it: $here/cluster down"
+  say "  export KUBECONFIG=$(printf %q "$own_kubeconfig") PATH=$(printf %q "$bin_dir"):\$PATH"
+  say "To end it: $(printf %q "$here/cluster") down"
 }
 
 bring_up_control_plane() {

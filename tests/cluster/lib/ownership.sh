@@ -117,8 +117,8 @@ refuse_if_foreign() {
   owner=$(owner)
   if [[ -n $owner && $owner != "$cluster_dir" && -n $(own_processes) ]]; then
     say "error: a development cluster already runs on this machine; its folder is $owner"
-    say "Only one can run at a time. End it with: CLUSTER_DIR=$owner $here/cluster down"
-    say "or use it: export KUBECONFIG=$owner/kubeconfig"
+    say "Only one can run at a time. End it with: CLUSTER_DIR=$(printf %q "$owner") $(printf %q "$here/cluster") down"
+    say "or use it: export KUBECONFIG=$(printf %q "$owner/kubeconfig")"
     exit 1
   fi
 }
