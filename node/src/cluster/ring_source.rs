@@ -101,12 +101,12 @@ pub async fn watch_ring_file(state: Arc<ClusterState>, path: PathBuf) {
         match &now {
             Seen::Missing => warn!(path = %path.display(), "the ring file is gone; keeping the ring"),
             Seen::Failure(error) => {
-                warn!(path = %path.display(), error, "can't read the ring file; keeping the ring")
+                warn!(path = %path.display(), error, "can't read the ring file; keeping the ring");
             }
             Seen::Content(json) => match RingDocument::from_json(json) {
                 Ok(document) => drop(adopt_and_log(&state, document, "ring file")),
                 Err(error) => {
-                    warn!(path = %path.display(), %error, "ignored the ring file; keeping the ring")
+                    warn!(path = %path.display(), %error, "ignored the ring file; keeping the ring");
                 }
             },
         }

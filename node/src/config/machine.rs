@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn limits_are_found_in_both_versions_of_control_groups() {
         let gib = 1_u64 << 30;
-        let table: [(&str, &[(&str, &str)], Option<u64>); 7] = [
+        type Files = &'static [(&'static str, &'static str)];
+        let table: [(&str, Files, Option<u64>); 7] = [
             (
                 "version 2, namespace",
                 &[

@@ -1,17 +1,21 @@
 //! Nodes tell each other which epoch they have, and whoever has the lower one fetches the document.
 //!
+//! Only a node without any ring is given one unasked: it knows nobody to ask.
+//!
 //! This is how a ring reaches a node that the operator can't reach. It decides nothing else: a member that
 //! doesn't answer is counted as down for the metrics, not taken out of anything.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_proto::v1::{ExchangeRequest, FetchRingRequest};
+use annulus_proto::v1::peer_client::PeerClient;
+use annulus_proto::v1::{ExchangeRequest, FetchRingRequest, PushRingRequest};
 use annulus_proto::{MessageError, Sender};
 use annulus_ring::{DocumentError, Epoch, Member, Refusal, RingDocument};
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tracing::debug;
 
@@ -82,7 +86,11 @@ async fn exchange(context: &PeerContext, links: &Links, member: &Member) -> Resu
     });
     request.set_timeout(EXCHANGE_TIMEOUT);
     let answer = bounded(EXCHANGE_TIMEOUT, client.exchange(request)).await?;
-    if own_cluster(context, answer.sender)? <= context.state.epoch() {
+    let (theirs, ours) = (own_cluster(context, answer.sender)?, context.state.epoch());
+    if theirs == Epoch::NONE && ours > theirs {
+        return push(context, &mut client).await;
+    }
+    if theirs <= ours {
         return Ok(());
     }
 
@@ -97,6 +105,20 @@ async fn exchange(context: &PeerContext, links: &Links, member: &Member) -> Resu
     if document.epoch > context.state.epoch() {
         adopt_and_log(&context.state, document, "peer")?;
     }
+    Ok(())
+}
+
+/// Who has no ring knows nobody to fetch it from.
+async fn push(context: &PeerContext, client: &mut PeerClient<Channel>) -> Result<(), GossipError> {
+    let Some(document) = context.state.document() else {
+        return Ok(());
+    };
+    let document = document.to_json().into();
+    let request = Request::new(PushRingRequest {
+        sender: Some(context.sender()),
+        document,
+    });
+    bounded(FETCH_TIMEOUT, client.push_ring(request)).await?;
     Ok(())
 }
 

@@ -39,14 +39,21 @@ pub fn report(context: &PeerContext) -> v1::NodeReport {
         commands: totals.commands_processed,
         evictions: totals.evicted_keys,
         handoff_bytes: context.counters.bytes_in.get(),
-        handoff_waits: context
-            .waits
-            .lock()
-            .iter()
-            .next()
-            .map(|(source, why)| format!("slots from {source} wait: {why}"))
-            .unwrap_or_default(),
+        handoff_waits: if progress.settled {
+            String::new()
+        } else {
+            waits(context)
+        },
     }
+}
+
+fn waits(context: &PeerContext) -> String {
+    let waits = context.waits.lock();
+    waits
+        .iter()
+        .next()
+        .map(|(source, why)| format!("slots from {source} wait: {why}"))
+        .unwrap_or_default()
 }
 
 /// A report at once, then one every interval, and soon after every change that the operator acts on.

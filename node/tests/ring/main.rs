@@ -1,0 +1,16 @@
+//! Nodes that are members of a ring: handoffs between them, who is refused, and the real program.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't go on ends"
+)]
+
+mod documents;
+mod fake_source;
+mod handoff;
+mod member;
+mod peers;
+mod process;
+mod processes;
+#[path = "../support/mod.rs"]
+mod support;
