@@ -1,1 +1,27 @@
-//! Placeholder until the crate is written.
+//! The harness of the end-to-end tests: a namespace for each test, waiting with deadlines, real clients.
+//!
+//! Nothing here waits for luck: whatever is waited for is a condition with a deadline, and the error says what was
+//! seen last. Nothing here looks into the operator or a node either: tests see what a user sees (objects,
+//! metrics, the Redis and the peer protocol) and break things from outside.
+
+mod audit;
+mod cache;
+mod clients;
+mod figures;
+mod kubernetes;
+mod machine;
+mod namespace;
+mod operator;
+mod peer;
+mod wait;
+
+pub use audit::{AuditLog, Request};
+pub use cache::{Cache, NodeView, Owned, condition};
+pub use clients::{CLIENTS, Client as ClientProgram, Load};
+pub use figures::figure;
+pub use kubernetes::{Answer, Kubernetes, repository};
+pub use machine::{kill_container, next_pod_ip, node_processes};
+pub use namespace::{Test, TestNamespace, run};
+pub use operator::{NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, alone};
+pub use peer::Peer;
+pub use wait::{seconds, until};

@@ -1,0 +1,108 @@
+//! The operator is killed in the middle of its work; what is left is finished by its successor.
+
+use annulus_ring::RingDocument;
+use annulus_tests::{Cache, Load, Operator, alone, figure, run, seconds, until};
+use anyhow::{Result, ensure};
+use tokio::time::Instant;
+
+use crate::small;
+
+const KEYS: u32 = 2_000;
+
+/// Objects that a finished cluster owns.
+const WHOLE: [(&str, &str); 7] = [
+    ("ConfigMap", "demo-ring"),
+    ("PodDisruptionBudget", "demo"),
+    ("Secret", "demo-auth"),
+    ("Service", "demo"),
+    ("Service", "demo-nodes"),
+    ("ServiceAccount", "demo"),
+    ("StatefulSet", "demo"),
+];
+
+async fn whole(cache: &Cache<'_>, nodes: usize) -> Result<RingDocument> {
+    let document = cache.settled(nodes, seconds(120)).await?;
+    cache.agreed().await?;
+    let owned = cache.owned().await?;
+    for (kind, name) in WHOLE {
+        ensure!(
+            owned.contains_key(&(kind.to_owned(), name.to_owned())),
+            "no {kind} {name}: {:?}",
+            owned.keys()
+        );
+    }
+    let mut connection = cache.connect().await?;
+    cache.fill(&mut connection, 100).await?;
+    ensure!(cache.missing(&mut connection, 100).await? == 0, "keys were lost");
+    Ok(document)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_a_cluster_is_created() {
+    run("crash_create", async |test| {
+        let _alone = alone().await;
+        // After as many objects as that are there, both replicas die.
+        for objects in [0, 1, 4, 6] {
+            Operator::wait_available(&test.kubernetes).await?;
+            let namespace = test.namespace().await?;
+            let cache = namespace.cache("demo", &small(2, "")).await?;
+            until("that many objects", seconds(30), async || {
+                let owned = cache.owned().await?.len();
+                ensure!(owned >= objects, "{owned} objects");
+                Ok(())
+            })
+            .await?;
+            let begin = Instant::now();
+            test.operator.kill_all(&test.kubernetes).await?;
+            whole(&cache, 2).await?;
+            figure(
+                &format!("operator killed at {objects} objects of a new cluster"),
+                format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()),
+            );
+        }
+        test.clean_up().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_slots_move() {
+    run("crash_scale", async |test| {
+        let _alone = alone().await;
+        Operator::wait_available(&test.kubernetes).await?;
+        let namespace = test.namespace().await?;
+        let cache = namespace.ready_cache("demo", &small(3, "")).await?;
+        let mut epoch = cache.settled(3, seconds(60)).await?.epoch;
+        let mut connection = cache.connect().await?;
+        cache.fill(&mut connection, KEYS).await?;
+        let load = Load::start(&cache.connect().await?, 2);
+        for nodes in [4_u32, 3] {
+            Operator::wait_available(&test.kubernetes).await?;
+            cache
+                .kubectl(&["scale", "cc/demo", &format!("--replicas={nodes}")])
+                .await?;
+            until("slots that move", seconds(60), async || {
+                let document = cache.document().await?;
+                ensure!(
+                    document.epoch > epoch && !document.handoffs.is_empty(),
+                    "epoch {}",
+                    document.epoch
+                );
+                Ok(())
+            })
+            .await?;
+            let begin = Instant::now();
+            test.operator.kill_all(&test.kubernetes).await?;
+            epoch = whole(&cache, usize::try_from(nodes)?).await?.epoch;
+            let missing = cache.missing(&mut connection, KEYS).await?;
+            ensure!(missing == 0, "{missing} of {KEYS} keys were lost");
+            figure(
+                &format!("operator killed while slots moved to {nodes} nodes"),
+                format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()),
+            );
+        }
+        load.finish().await?;
+        test.clean_up().await
+    })
+    .await;
+}

@@ -1,0 +1,178 @@
+//! The operator under test, as the chart installs it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::process::Command;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+use crate::kubernetes::{Kubernetes, repository};
+use crate::wait::{seconds, until};
+
+/// Where the chart is installed.
+pub const NAMESPACE: &str = "annulus-system";
+const DEPLOYMENT: &str = "annulus";
+const SELECTOR: &str = "app.kubernetes.io/name=annulus,app.kubernetes.io/component=operator";
+
+static INSTALLED: OnceCell<Result<(), String>> = OnceCell::const_new();
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Held by a test that disturbs the operator or counts what it does: one such test at a time.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().await
+}
+
+/// The installed operator.
+#[derive(Clone)]
+pub struct Operator {
+    /// Whom the API server sees.
+    pub user: String,
+}
+
+/// What a pod has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Working set.
+    pub memory_bytes: f64,
+    /// Since the container started.
+    pub cpu_seconds: f64,
+}
+
+/// The operator of this cluster; installs the chart when there is none. Once for all tests of a run.
+pub(crate) async fn installed(kubernetes: &Kubernetes) -> Result<Operator> {
+    let outcome = INSTALLED
+        .get_or_init(async || install(kubernetes).await.map_err(|error| format!("{error:#}")))
+        .await;
+    outcome
+        .clone()
+        .map_err(|error| anyhow!("the operator could not be installed: {error}"))?;
+    Ok(Operator {
+        user: format!("system:serviceaccount:{NAMESPACE}:{DEPLOYMENT}"),
+    })
+}
+
+async fn install(kubernetes: &Kubernetes) -> Result<()> {
+    let api: Api<Deployment> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+    if api.get_opt(DEPLOYMENT).await?.is_none() {
+        let mut command = Command::new("bash");
+        command.current_dir(repository()).args([
+            "-euo",
+            "pipefail",
+            "-c",
+            "source tests/lib.sh; require_rust; install_chart",
+        ]);
+        kubernetes.run(&mut command, "").await?.success()?;
+    }
+    Operator::wait_available(kubernetes).await
+}
+
+impl Operator {
+    /// Waits until as many replicas are ready as the Deployment asks for.
+    pub async fn wait_available(kubernetes: &Kubernetes) -> Result<()> {
+        let api: Api<Deployment> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+        until("operator ready", seconds(60), async || {
+            let status = api.get(DEPLOYMENT).await?.status.unwrap_or_default();
+            ensure!(
+                status.replicas.is_some() && status.ready_replicas == status.replicas,
+                "{status:?}"
+            );
+            ensure!(status.updated_replicas == status.replicas, "{status:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The operator's pods.
+    pub async fn pods(&self, kubernetes: &Kubernetes) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+        Ok(api.list(&ListParams::default().labels(SELECTOR)).await?.items)
+    }
+
+    /// The pod that holds the Lease.
+    pub async fn leader(&self, kubernetes: &Kubernetes) -> Result<String> {
+        let api: Api<Lease> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+        let leases = api.list(&ListParams::default()).await?.items;
+        let holders: Vec<String> = leases
+            .into_iter()
+            .filter_map(|lease| lease.spec?.holder_identity)
+            .filter(|holder| !holder.is_empty())
+            .collect();
+        match holders.as_slice() {
+            [holder] => Ok(holder.clone()),
+            _ => bail!("nobody, or more than one, leads: {holders:?}"),
+        }
+    }
+
+    /// The logs of every operator pod, by its name.
+    pub(crate) async fn logs(&self, kubernetes: &Kubernetes) -> Result<BTreeMap<String, String>> {
+        let mut logs = BTreeMap::new();
+        for pod in self.pods(kubernetes).await? {
+            let name = pod.metadata.name.context("a pod without a name")?;
+            let answer = kubernetes
+                .kubectl(&["logs", "--namespace", NAMESPACE, &name, "--tail", "5000"])
+                .await?;
+            logs.insert(name, answer.stdout + &answer.stderr);
+        }
+        Ok(logs)
+    }
+
+    /// What the pods have used until now, as their kubelets measure it.
+    pub async fn usage(&self, kubernetes: &Kubernetes) -> Result<BTreeMap<String, Usage>> {
+        let mut usage = BTreeMap::<String, Usage>::new();
+        for pod in self.pods(kubernetes).await? {
+            let name = pod.metadata.name.context("a pod without a name")?;
+            let node = pod
+                .spec
+                .and_then(|spec| spec.node_name)
+                .context("a pod without a node")?;
+            let request =
+                http::Request::get(format!("/api/v1/nodes/{node}/proxy/metrics/resource")).body(Vec::new())?;
+            let page = kubernetes.client.request_text(request).await?;
+            let value = |metric: &str| -> Result<f64> {
+                let wanted = format!("pod=\"{name}\"");
+                page.lines()
+                    .find(|line| line.starts_with(&format!("{metric}{{")) && line.contains(&wanted))
+                    .and_then(|line| line.split('}').nth(1)?.split_whitespace().next()?.parse().ok())
+                    .with_context(|| format!("{metric} of {name} is not in the kubelet's metrics"))
+            };
+            let figures = Usage {
+                memory_bytes: value("pod_memory_working_set_bytes")?,
+                cpu_seconds: value("pod_cpu_usage_seconds_total")?,
+            };
+            usage.insert(name.clone(), figures);
+        }
+        Ok(usage)
+    }
+
+    /// Deletes pods of the operator as hard as Kubernetes can: no grace, the object is gone at once.
+    pub async fn kill(&self, kubernetes: &Kubernetes, pods: &[String]) -> Result<()> {
+        let mut arguments = vec![
+            "delete",
+            "pod",
+            "--namespace",
+            NAMESPACE,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ];
+        arguments.extend(pods.iter().map(String::as_str));
+        kubernetes.kubectl(&arguments).await?.success()?;
+        Ok(())
+    }
+
+    /// Kills every replica.
+    pub async fn kill_all(&self, kubernetes: &Kubernetes) -> Result<()> {
+        let names: Vec<String> = self
+            .pods(kubernetes)
+            .await?
+            .into_iter()
+            .filter_map(|pod| pod.metadata.name)
+            .collect();
+        self.kill(kubernetes, &names).await
+    }
+}
