@@ -31,6 +31,7 @@ impl Flags {
     pub const WRITE: Self = Self(1 << 0);
 
     /// Both.
+    #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -161,7 +162,7 @@ impl Keys {
 
     /// The keys among these arguments.
     #[inline]
-    pub fn of<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn of(self, args: Args<'_>) -> impl Iterator<Item = &[u8]> + use<'_> {
         let last = match usize::try_from(self.last) {
             Ok(last) => last,
             Err(_) => args.len().saturating_sub(usize::from(self.last.unsigned_abs())),

@@ -111,13 +111,20 @@ impl Pipeline {
                 Ok(None) => break,
                 Ok(Some(len)) => {
                     let args = self.parser.args(rest);
-                    let mut context = Context {
-                        node: &self.node,
-                        stats: &self.stats,
-                        session: &mut self.session,
-                        now_ms,
-                    };
-                    execute(&mut context, args, &mut self.reply);
+                    // An empty line, or an array of nothing, asks for nothing.
+                    if !args.is_empty() {
+                        let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
+                        execute(
+                            &mut Context {
+                                node,
+                                stats,
+                                session,
+                                now_ms,
+                            },
+                            args,
+                            &mut self.reply,
+                        );
+                    }
                     self.parser.finish();
                     consumed += len;
                 }
@@ -135,11 +142,10 @@ impl Pipeline {
             self.input.advance(consumed);
         }
         self.broken |= self.reply.overflowed() || (!self.blocked && self.input.len() > INPUT_BYTES_MAX);
-        let client = &self.session.client;
-        client
+        self.session
+            .client
             .input_bytes
-            .store(self.input.len() + self.parser.held_bytes(), Ordering::Relaxed);
-        client.output_bytes.store(self.unsent().len(), Ordering::Relaxed);
+            .store(self.input.len(), Ordering::Relaxed);
     }
 
     /// The replies that are still to be sent.
@@ -150,6 +156,10 @@ impl Pipeline {
     /// Counts bytes as sent.
     pub fn mark_sent(&mut self, bytes: usize) {
         self.sent += bytes;
+        self.session
+            .client
+            .output_bytes
+            .store(self.unsent().len(), Ordering::Relaxed);
         if self.sent == self.reply.len() {
             self.sent = 0;
             buffers::give_output(self.reply.take_buffer());
@@ -159,6 +169,11 @@ impl Pipeline {
     /// Whether the connection is to end once everything is sent.
     pub fn is_closing(&self) -> bool {
         self.session.closing
+    }
+
+    /// Whether commands may be waiting for the client to read its replies.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether the connection is to end at once.

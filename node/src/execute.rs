@@ -70,11 +70,6 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
     context.stats.error_replies.add(reply.errors() - errors);
     if let Some((index, ending)) = ending {
         context.stats.count_command(index.into(), ending);
-        context
-            .session
-            .client
-            .last_command
-            .store(index, Ordering::Relaxed);
     }
     match mode {
         ReplyMode::On => {}
@@ -115,6 +110,11 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
         error,
         ending: Ending::Rejected,
     })?;
+    context
+        .session
+        .client
+        .last_command
+        .store(entry.index, Ordering::Relaxed);
     let command = entry.command;
     if !command.accepts(args.len()) {
         return Err(Failed::rejected(
@@ -175,7 +175,8 @@ fn unknown(args: Args<'_>) -> CommandError {
         if quoted.len() >= EXCERPT_LEN_MAX {
             break;
         }
-        quoted.push_str(&format!("'{}' ", excerpt(arg, EXCERPT_LEN_MAX - quoted.len())));
+        let arg = excerpt(arg, EXCERPT_LEN_MAX - quoted.len());
+        quoted.extend(["'", arg.as_str(), "' "]);
     }
     CommandError::UnknownCommand {
         name: excerpt(args.at(0), EXCERPT_LEN_MAX),

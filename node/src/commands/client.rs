@@ -40,9 +40,8 @@ pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     match args.get(2) {
         None => {}
         Some(word) if is_word(word, "TYPE") && args.len() == 4 => {
-            if !is_normal_type(args.at(3))? {
-                clients.clear();
-            }
+            let is_normal = is_normal_type(args.at(3))?;
+            clients.retain(|_| is_normal);
         }
         Some(word) if is_word(word, "ID") && args.len() > 3 => {
             let ids = args.from(3).map(client_id).collect::<Result<Vec<_>, _>>()?;

@@ -23,21 +23,20 @@ struct Endpoint {
 
 impl Endpoint {
     fn of(member: &MemberView, context: &Context<'_>) -> Self {
-        match &member.address {
-            Some(address) => Self {
+        if let Some(address) = &member.address {
+            let (port, peer_port) = (address.client_port, address.peer_port);
+            return Self {
                 host: address.host.clone(),
-                port: address.client_port,
-                peer_port: address.peer_port,
-            },
-            None => {
-                // The client has reached this address, so it can again.
-                let local = context.session.client.local;
-                Self {
-                    host: local.ip().to_canonical().to_string(),
-                    port: local.port(),
-                    peer_port: 0,
-                }
-            }
+                port,
+                peer_port,
+            };
+        }
+        // The client has reached this address, so it can again.
+        let local = context.session.client.local;
+        Self {
+            host: local.ip().to_canonical().to_string(),
+            port: local.port(),
+            peer_port: 0,
         }
     }
 }

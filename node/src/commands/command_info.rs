@@ -127,7 +127,7 @@ pub fn list(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
 }
 
 /// The keys among a command's arguments, or why there are none.
-fn keys_of<'a>(args: Args<'a>) -> Result<(&'static Command, Vec<&'a [u8]>), CommandError> {
+fn keys_of(args: Args<'_>) -> Result<(&'static Command, Vec<&[u8]>), CommandError> {
     let command = resolve(args)
         .map_err(|_| CommandError::Fixed("ERR Invalid command specified"))?
         .command;

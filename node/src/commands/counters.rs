@@ -99,8 +99,7 @@ impl Fixed {
     fn parse(text: &[u8]) -> Option<Self> {
         let (negative, digits) = match text {
             [b'-', digits @ ..] => (true, digits),
-            [b'+', digits @ ..] => (false, digits),
-            digits => (false, digits),
+            [b'+', digits @ ..] | digits => (false, digits),
         };
         let mut parts = digits.splitn(2, |&byte| byte == b'.');
         let (whole, decimals) = (parts.next()?, parts.next().unwrap_or_default());

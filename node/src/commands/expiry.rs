@@ -3,6 +3,8 @@
 //! A time of expiry is kept in milliseconds since the Unix epoch, whichever way it was given. A time that has
 //! passed removes the key at once.
 
+use std::cmp::Ordering;
+
 use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
@@ -58,47 +60,57 @@ fn to_expiry(time: i64, unit: TimeUnit, is_absolute: bool, now_ms: u64) -> Optio
 /// than any other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Conditions {
-    if_none: bool,
-    if_some: bool,
-    if_later: bool,
-    if_sooner: bool,
+    /// `NX` or `XX`: whether the key must have a time of expiry.
+    is_volatile: Option<bool>,
+    /// `GT` or `LT`: how the new time must compare with the old one.
+    ordering: Option<Ordering>,
 }
 
 impl Conditions {
     fn parse<'a>(words: impl Iterator<Item = &'a [u8]>) -> Result<Self, CommandError> {
+        const NX_ALONE: CommandError =
+            CommandError::Fixed("ERR NX and XX, GT or LT options at the same time are not compatible");
+        const GT_OR_LT: CommandError =
+            CommandError::Fixed("ERR GT and LT options at the same time are not compatible");
         let mut conditions = Self::default();
         for word in words {
-            if is_word(word, "NX") {
-                conditions.if_none = true;
-            } else if is_word(word, "XX") {
-                conditions.if_some = true;
-            } else if is_word(word, "GT") {
-                conditions.if_later = true;
-            } else if is_word(word, "LT") {
-                conditions.if_sooner = true;
-            } else {
-                let word = String::from_utf8_lossy(word);
-                return Err(CommandError::Other(format!("ERR Unsupported option {word}")));
+            let (is_volatile, ordering) = match word {
+                nx if is_word(nx, "NX") => (Some(false), None),
+                xx if is_word(xx, "XX") => (Some(true), None),
+                gt if is_word(gt, "GT") => (None, Some(Ordering::Greater)),
+                lt if is_word(lt, "LT") => (None, Some(Ordering::Less)),
+                _ => {
+                    let word = String::from_utf8_lossy(word);
+                    return Err(CommandError::Other(format!("ERR Unsupported option {word}")));
+                }
+            };
+            if is_volatile.is_some()
+                && conditions
+                    .is_volatile
+                    .is_some_and(|before| Some(before) != is_volatile)
+            {
+                return Err(NX_ALONE);
             }
+            if ordering.is_some() && conditions.ordering.is_some_and(|before| Some(before) != ordering) {
+                return Err(GT_OR_LT);
+            }
+            conditions.is_volatile = conditions.is_volatile.or(is_volatile);
+            conditions.ordering = conditions.ordering.or(ordering);
         }
-        if conditions.if_none && (conditions.if_some || conditions.if_later || conditions.if_sooner) {
-            const TEXT: &str = "ERR NX and XX, GT or LT options at the same time are not compatible";
-            return Err(CommandError::Fixed(TEXT));
-        }
-        if conditions.if_later && conditions.if_sooner {
-            return Err(CommandError::Fixed(
-                "ERR GT and LT options at the same time are not compatible",
-            ));
+        if conditions.is_volatile == Some(false) && conditions.ordering.is_some() {
+            return Err(NX_ALONE);
         }
         Ok(conditions)
     }
 
     fn allow(self, old: Option<u64>, new_ms: i64) -> bool {
-        let old_ms = old.map(|at_ms| i64::try_from(at_ms).unwrap_or(i64::MAX));
-        !(self.if_none && old.is_some()
-            || self.if_some && old.is_none()
-            || self.if_later && old_ms.is_none_or(|old_ms| new_ms <= old_ms)
-            || self.if_sooner && old_ms.is_some_and(|old_ms| new_ms >= old_ms))
+        let for_ever = i128::MAX;
+        let old_ms = old.map_or(for_ever, i128::from);
+        self.is_volatile
+            .is_none_or(|is_volatile| is_volatile == old.is_some())
+            && self
+                .ordering
+                .is_none_or(|ordering| i128::from(new_ms).cmp(&old_ms) == ordering)
     }
 }
 
@@ -157,7 +169,7 @@ pub fn pexpireat(call: &mut Keyed<'_, '_>) -> Outcome {
 }
 
 /// Replies -2 without key, -1 without time of expiry, or what `read` makes of that time.
-fn write_time(call: &mut Keyed<'_, '_>, read: fn(at_ms: u64, now_ms: u64) -> u64) -> Outcome {
+fn write_time(call: &mut Keyed<'_, '_>, read: fn(at_ms: u64, now_ms: u64) -> u64) {
     let now_ms = call.now_ms;
     let time = match call.slot.peek_counted(call.args.at(1), now_ms) {
         None => -2,
@@ -167,27 +179,32 @@ fn write_time(call: &mut Keyed<'_, '_>, read: fn(at_ms: u64, now_ms: u64) -> u64
         },
     };
     call.reply.integer(time);
-    Ok(())
 }
 
 /// `TTL key`
 pub fn ttl(call: &mut Keyed<'_, '_>) -> Outcome {
-    write_time(call, |at_ms, now_ms| (at_ms.saturating_sub(now_ms) + 500) / 1000)
+    write_time(call, |at_ms, now_ms| {
+        at_ms.saturating_sub(now_ms).saturating_add(500) / 1000
+    });
+    Ok(())
 }
 
 /// `PTTL key`
 pub fn pttl(call: &mut Keyed<'_, '_>) -> Outcome {
-    write_time(call, u64::saturating_sub)
+    write_time(call, u64::saturating_sub);
+    Ok(())
 }
 
 /// `EXPIRETIME key`
 pub fn expiretime(call: &mut Keyed<'_, '_>) -> Outcome {
-    write_time(call, |at_ms, _| (at_ms.saturating_add(500)) / 1000)
+    write_time(call, |at_ms, _| at_ms.saturating_add(500) / 1000);
+    Ok(())
 }
 
 /// `PEXPIRETIME key`
 pub fn pexpiretime(call: &mut Keyed<'_, '_>) -> Outcome {
-    write_time(call, |at_ms, _| at_ms)
+    write_time(call, |at_ms, _| at_ms);
+    Ok(())
 }
 
 /// `PERSIST key`

@@ -118,17 +118,16 @@ pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
         Condition::IfPresent => exists,
     };
     if is_met {
-        match options.expiry {
-            Expiry::At(at_ms) if at_ms <= now_ms => {
-                call.slot.remove(key, now_ms);
-            }
-            Expiry::At(at_ms) => call
-                .slot
-                .set(key, Value::from_bytes(value), Some(at_ms), now_ms)?,
-            Expiry::Keep => call.slot.set(key, Value::from_bytes(value), old_expiry, now_ms)?,
-            Expiry::Default | Expiry::Persist => {
-                call.slot.set(key, Value::from_bytes(value), None, now_ms)?
-            }
+        let expires_at_ms = match options.expiry {
+            Expiry::Default | Expiry::Persist => None,
+            Expiry::Keep => old_expiry,
+            Expiry::At(at_ms) => Some(at_ms),
+        };
+        if expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            call.slot.remove(key, now_ms);
+        } else {
+            call.slot
+                .set(key, Value::from_bytes(value), expires_at_ms, now_ms)?;
         }
     }
     match (options.returns_old, is_met) {

@@ -149,7 +149,8 @@ mod tests {
     proptest! {
         #[test]
         fn written_numbers_are_read_back(number: i64) {
-            prop_assert_eq!(Decimal::new(number).as_bytes(), number.to_string().as_bytes());
+            let (written, expected) = (Decimal::new(number), number.to_string());
+            prop_assert_eq!(written.as_bytes(), expected.as_bytes());
             prop_assert_eq!(parse_i64(Decimal::new(number).as_bytes()), Some(number));
         }
     }

@@ -1,0 +1,323 @@
+//! Every command's replies, and its errors in the words of Redis 7.0. The expected bytes were compared with those of
+//! a Redis 7.0 in cluster mode.
+
+mod support;
+
+use support::{Options, TestServer};
+
+/// Runs `command => reply` lines on one connection; in replies a blank stands for the line end.
+#[track_caller]
+fn transcript(lines: &str) {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (command, expected) = line
+            .split_once(" => ")
+            .unwrap_or_else(|| panic!("no reply in {line:?}"));
+        let found = client.ask(command);
+        let found = found.trim_end().replace("\r\n", " ");
+        assert_eq!(found, expected, "{command}");
+    }
+}
+
+#[test]
+fn setting() {
+    transcript(
+        "
+        SET a 1 => +OK
+        SET a => -ERR wrong number of arguments for 'set' command
+        SET a 1 EX => -ERR syntax error
+        SET a 1 EX 0 => -ERR invalid expire time in 'set' command
+        SET a 1 EX abc => -ERR value is not an integer or out of range
+        SET a 1 EX 10 PX 10 => -ERR syntax error
+        SET a 1 EX 10 KEEPTTL => -ERR syntax error
+        SET a 1 NX XX => -ERR syntax error
+        SET a 1 EX 9223372036854775807 => -ERR invalid expire time in 'set' command
+        SET a 1 EXAT 1 => +OK
+        GET a => $-1
+        SET a 2 XX => $-1
+        SET a 2 NX => +OK
+        SET a 5 NX GET => $1 2
+        SET a 6 GET => $1 2
+        SET a v EX 100 GET => $1 6
+        TTL a => :100
+        SET a v KEEPTTL => +OK
+        TTL a => :100
+        SET a v => +OK
+        TTL a => :-1
+        SETNX a x => :0
+        SETNX b x => :1
+        SETEX b 10 v => +OK
+        SETEX b 0 v => -ERR invalid expire time in 'setex' command
+        PSETEX b 10000 v => +OK
+        GETSET b w => $1 v
+        TTL b => :-1
+        GETDEL b => $1 w
+        GETDEL b => $-1
+        GETEX a EX 100 => $1 v
+        TTL a => :100
+        GETEX a PERSIST => $1 v
+        TTL a => :-1
+        GETEX a EX 100 PERSIST => -ERR syntax error
+        GETEX a PXAT 1 => $1 v
+        EXISTS a => :0
+        MSET {t}a 1 {t}b 2 => +OK
+        MSET {t}a 1 {t}b => -ERR wrong number of arguments for 'mset' command
+        MSET a 1 b 2 => -CROSSSLOT Keys in request don't hash to the same slot
+        MGET {t}a {t}b {t}c => *3 $1 1 $1 2 $-1
+        MSETNX {t}a 1 {t}z 2 => :0
+        MSETNX {t}y 1 {t}z 2 => :1
+        ",
+    );
+}
+
+#[test]
+fn counting() {
+    transcript(
+        "
+        INCR n => :1
+        DECRBY n 11 => :-10
+        INCRBY n abc => -ERR value is not an integer or out of range
+        DECRBY n -9223372036854775808 => -ERR decrement would overflow
+        SET n 9223372036854775807 => +OK
+        INCR n => -ERR increment or decrement would overflow
+        SET n abc => +OK
+        INCR n => -ERR value is not an integer or out of range
+        INCRBYFLOAT n 1 => -ERR value is not a valid float
+        SET n 10.50 => +OK
+        INCRBYFLOAT n 0.1 => $4 10.6
+        INCRBYFLOAT n -5 => $3 5.6
+        INCRBYFLOAT n abc => -ERR value is not a valid float
+        INCRBYFLOAT n inf => -ERR increment would produce NaN or Infinity
+        SET n 01 => +OK
+        INCR n => -ERR value is not an integer or out of range
+        GET n => $2 01
+        ",
+    );
+}
+
+#[test]
+fn parts_of_strings() {
+    transcript(
+        "
+        APPEND s foo => :3
+        APPEND s bar => :6
+        GETRANGE s 1 2 => $2 oo
+        SUBSTR s -3 -1 => $3 bar
+        GETRANGE none 0 -1 => $0
+        SETRANGE s 3 XYZW => :7
+        GET s => $7 fooXYZW
+        SETRANGE s -1 x => -ERR offset is out of range
+        SETRANGE s 536870912 x => -ERR string exceeds maximum allowed size (proto-max-bulk-len)
+        SETRANGE z 2 x => :3
+        SETRANGE e 5 => -ERR wrong number of arguments for 'setrange' command
+        STRLEN z => :3
+        APPEND n 12 => :2
+        APPEND n 3 => :3
+        INCR n => :124
+        STRLEN n => :3
+        GETRANGE n 0 1 => $2 12
+        ",
+    );
+}
+
+#[test]
+fn keys() {
+    transcript(
+        "
+        SET {r}a 1 EX 1000 => +OK
+        RENAME {r}a {r}b => +OK
+        TTL {r}b => :1000
+        RENAME {r}x {r}b => -ERR no such key
+        RENAMENX {r}b {r}b => :0
+        RENAMENX {r}b {r}c => :1
+        COPY {r}c {r}d => :1
+        COPY {r}c {r}d => :0
+        COPY {r}c {r}d REPLACE => :1
+        COPY {r}c {r}c => -ERR source and destination objects are the same
+        TTL {r}d => :1000
+        EXISTS {r}c {r}c {r}x => :2
+        TOUCH {r}c {r}x => :1
+        TYPE {r}c => +string
+        TYPE {r}x => +none
+        OBJECT ENCODING {r}c => $3 int
+        OBJECT REFCOUNT {r}c => :1
+        OBJECT IDLETIME {r}c => :0
+        OBJECT FOO {r}c => -ERR unknown subcommand 'FOO'. Try OBJECT HELP.
+        MEMORY USAGE {r}c => :112
+        UNLINK {r}c {r}d {r}x => :2
+        RENAME a b => -CROSSSLOT Keys in request don't hash to the same slot
+        ",
+    );
+}
+
+#[test]
+fn expiring() {
+    transcript(
+        "
+        SET k v => +OK
+        EXPIRE none 10 => :0
+        EXPIRE k 10 => :1
+        TTL k => :10
+        EXPIRE k 100 NX => :0
+        EXPIRE k 100 XX => :1
+        EXPIRE k 50 GT => :0
+        EXPIRE k 500 GT => :1
+        EXPIRE k 1000 LT => :0
+        EXPIRE k 10 LT => :1
+        EXPIRE k 10 NX XX => -ERR NX and XX, GT or LT options at the same time are not compatible
+        EXPIRE k 10 GT LT => -ERR GT and LT options at the same time are not compatible
+        EXPIRE k 10 FOO => -ERR Unsupported option FOO
+        EXPIRE k 9223372036854775807 => -ERR invalid expire time in 'expire' command
+        PERSIST k => :1
+        PERSIST k => :0
+        PTTL none => :-2
+        PTTL k => :-1
+        EXPIREAT k 33177117420 => :1
+        EXPIRETIME k => :33177117420
+        PEXPIRETIME k => :33177117420000
+        EXPIRE k -1 => :1
+        EXISTS k => :0
+        ",
+    );
+}
+
+#[test]
+fn the_node() {
+    transcript(
+        "
+        FOO bar => -ERR unknown command 'FOO', with args beginning with: 'bar'
+        CLIENT FOO => -ERR unknown subcommand 'FOO'. Try CLIENT HELP.
+        CLIENT => -ERR wrong number of arguments for 'client' command
+        CLIENT GETNAME x => -ERR wrong number of arguments for 'client|getname' command
+        AUTH foo => -ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?
+        SELECT 0 => +OK
+        SELECT 1 => -ERR SELECT is not allowed in cluster mode
+        READONLY => +OK
+        ASKING => +OK
+        ROLE => *3 $6 master :0 *0
+        WAIT 0 0 => :0
+        CLUSTER KEYSLOT a{b}c => :3300
+        CLUSTER COUNTKEYSINSLOT 16384 => -ERR Invalid slot
+        CLUSTER LINKS => *0
+        CONFIG GET databases => *2 $9 databases $1 1
+        CONFIG GET save => *2 $4 save $0
+        CONFIG SET timeout 10 => +OK
+        CONFIG GET TIMEOUT => *2 $7 timeout $2 10
+        CONFIG SET foo bar => -ERR Unknown option or number of arguments for CONFIG SET - 'foo'
+        CONFIG SET databases 4 => -ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config
+        COMMAND GETKEYS MSET a 1 b 2 => *2 $1 a $1 b
+        COMMAND INFO get => *1 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@read +@string +@fast *0 *1 *6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0
+        COMMAND INFO foo => *1 *-1
+        SCAN abc => -ERR invalid cursor
+        SCAN 0 COUNT 0 => -ERR syntax error
+        DBSIZE => :0
+        RANDOMKEY => $-1
+        SET k v => +OK
+        KEYS * => *1 $1 k
+        RANDOMKEY => $1 k
+        SCAN 0 => *2 $1 0 *1 $1 k
+        SCAN 0 TYPE hash => *2 $1 0 *0
+        SCAN 0 MATCH x* => *2 $1 0 *0
+        FLUSHALL FOO => -ERR syntax error
+        FLUSHALL ASYNC => +OK
+        DBSIZE => :0
+        ",
+    );
+}
+
+#[test]
+fn a_scan_returns_every_key_that_stays() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    let mut stays = std::collections::BTreeSet::new();
+    for number in 0..500 {
+        client.check(&format!("SET stays-{number} v"), "+OK\r\n");
+        stays.insert(format!("stays-{number}"));
+    }
+    let (mut cursor, mut steps) = ("0".to_owned(), 0);
+    loop {
+        let reply = client.ask(&format!("SCAN {cursor} COUNT 7 MATCH stays-*"));
+        let words: Vec<&str> = reply.split("\r\n").collect();
+        cursor = words[2].to_owned();
+        for key in words[4..].iter().filter(|word| word.starts_with("stays-")) {
+            assert!(stays.remove(*key), "{key} came twice");
+        }
+        steps += 1;
+        // Others come and go meanwhile.
+        client.check(&format!("SET comes-{steps} v"), "+OK\r\n");
+        client.ask(&format!("DEL comes-{}", steps / 2));
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(stays.len(), 0, "{stays:?} never came");
+    assert!(steps > 20, "{steps} steps");
+}
+
+#[test]
+fn noeviction_refuses_what_may_need_memory() {
+    use annulus_node::store::EvictionPolicy;
+    let server = TestServer::start(&Options {
+        budget_bytes: 4096,
+        eviction: EvictionPolicy::NoEviction,
+        ..Options::default()
+    });
+    let mut client = server.connect();
+    let refused = (0..100).find(|number| client.ask(&format!("SET key-{number} value")).starts_with('-'));
+    let refused = refused.expect("the budget is small");
+    assert!(refused > 3);
+    client.check(
+        "SET other v",
+        "-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    );
+    client.check("GET key-0", "$5\r\nvalue\r\n");
+    client.check("DEL key-0", ":1\r\n");
+    client.check("DEL key-1", ":1\r\n");
+    client.check("SET other v", "+OK\r\n");
+}
+
+#[test]
+fn writes_over_the_budget_evict_and_never_fail() {
+    let server = TestServer::start(&Options {
+        budget_bytes: 1 << 20,
+        ..Options::default()
+    });
+    let mut client = server.connect();
+    for number in 0..5000 {
+        client.check(&format!("SET key-{number} {}", "x".repeat(200)), "+OK\r\n");
+        assert!(server.node.store.used_bytes() <= 1 << 20);
+    }
+    assert!(server.node.stats.totals().evicted_keys > 1000);
+    assert_eq!(client.ask("GET key-4999").len(), "$200\r\n".len() + 202);
+    let refused = client.ask(&format!("SET key {}", "x".repeat(2 << 20)));
+    assert!(refused.starts_with("-ERR an entry of "), "{refused}");
+}
+
+#[test]
+fn info_has_what_exporters_read() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    client.check("SET key value EX 100", "+OK\r\n");
+    client.check("GET key", "$5\r\nvalue\r\n");
+    client.check("GET none", "$-1\r\n");
+    let info = client.ask("INFO everything");
+    for field in [
+        "redis_version:7.4.0",
+        "redis_mode:cluster",
+        "role:master",
+        "cluster_enabled:1",
+        "connected_clients:1",
+        "keyspace_hits:1",
+        "keyspace_misses:1",
+        "maxmemory:67108864",
+        "maxmemory_policy:allkeys-lru",
+        "db0:keys=1,expires=1,avg_ttl=0",
+        "cmdstat_get:calls=2,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=0",
+    ] {
+        assert!(info.contains(&format!("{field}\r\n")), "{field} in {info}");
+    }
+    client.check("CONFIG RESETSTAT", "+OK\r\n");
+    assert!(client.ask("INFO stats").contains("keyspace_hits:0\r\n"));
+    assert!(!client.ask("INFO stats").contains("redis_version"));
+}
