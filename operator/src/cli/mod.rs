@@ -1,5 +1,6 @@
 //! The command line: one module for each subcommand.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -78,6 +79,7 @@ fn start_log(filter: &str, format: LogFormat) -> Result<(), String> {
         .map_err(|error| format!("--log-level {filter:?} is no filter ({error}), write for example info"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Text => builder.try_init(),

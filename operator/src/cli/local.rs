@@ -1,0 +1,351 @@
+//! `annulus-operator local`: a `CacheCluster` from a file as node processes on loopback, without Kubernetes.
+//!
+//! The same validation, the same planning and the same peer protocol as on Kubernetes; only who starts the
+//! processes, and where the ring document is kept (in memory), differ. The file is read again when it
+//! changes, so a ring can be watched while it grows and shrinks. No passwords: it listens on loopback alone.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use annulus_crds::v1alpha1::{CacheCluster, EvictionPolicy};
+use annulus_ring::{
+    Address, Advance, Desired, DrawOptions, HANDOFF_SLOTS_MAX_DEFAULT, NodeId, Observed, Placement,
+    PlacementParams, RingDocument, Zone, advance, draw,
+};
+use clap::Args;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::key::ClusterKey;
+use crate::metrics::Metrics;
+use crate::node_client::{Hub, Snapshot};
+use crate::validate::{Installation, ValidCluster, validate};
+
+/// How often the file is looked at and dead processes are started again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// Distance of a node's peer port from its client port, as in Redis Cluster.
+const PEER_PORT_OFFSET: u16 = 10_000;
+const NODES_MAX: usize = 64;
+
+/// Run a `CacheCluster` of a file as processes on loopback.
+#[derive(Debug, Args)]
+pub struct LocalArgs {
+    /// YAML with one `CacheCluster`; read again when it changes.
+    #[arg(long, short, value_name = "FILE")]
+    file: PathBuf,
+
+    /// The first node's client port; the others follow. Peer ports are 10000 higher.
+    #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1024..=55_000))]
+    port: u16,
+
+    /// The node program [default: annulus-node beside this one, otherwise from PATH].
+    #[arg(long, value_name = "PATH")]
+    node: Option<PathBuf>,
+}
+
+/// Runs until interrupted; the error says what to put right.
+pub async fn run(args: LocalArgs) -> Result<(), String> {
+    let (wake, woken) = mpsc::unbounded_channel();
+    let text = read(&args.file)?;
+    let cluster = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
+    let local = Local {
+        key: cluster.key.clone(),
+        hub: Hub::new(REPORT_INTERVAL, wake, Metrics::default()),
+        program: args.node.unwrap_or_else(node_program),
+        first_port: args.port,
+        file: args.file,
+        text,
+        cluster,
+        nodes: BTreeMap::new(),
+        document: None,
+        announced: None,
+    };
+    tokio::select! {
+        ended = local.serve(woken) => ended,
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| format!("can't wait for Ctrl-C: {error}")),
+    }
+}
+
+struct Local {
+    key: ClusterKey,
+    hub: Hub,
+    program: PathBuf,
+    first_port: u16,
+    file: PathBuf,
+    text: String,
+    cluster: ValidCluster,
+    nodes: BTreeMap<NodeId, Process>,
+    document: Option<RingDocument>,
+    /// What was last said about the ring, so that nothing is said twice.
+    announced: Option<String>,
+}
+
+/// A node's process; it ends when this is dropped.
+struct Process {
+    child: Child,
+    client_port: u16,
+}
+
+impl Process {
+    fn address(&self) -> Address {
+        Address {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            client_port: self.client_port,
+            peer_port: self.client_port + PEER_PORT_OFFSET,
+        }
+    }
+}
+
+impl Local {
+    async fn serve(mut self, mut woken: UnboundedReceiver<ClusterKey>) -> Result<(), String> {
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    self.reread();
+                    self.keep_processes()?;
+                }
+                Some(_) = woken.recv() => while woken.try_recv().is_ok() {},
+            }
+            self.step().await?;
+        }
+    }
+
+    /// Takes over the file's newest content, when it is valid.
+    fn reread(&mut self) {
+        match read(&self.file) {
+            Ok(text) if text == self.text => {}
+            Ok(text) => {
+                match parse(&text) {
+                    Ok(cluster) if cluster.key == self.key => self.cluster = cluster,
+                    Ok(cluster) => say(&format!(
+                        "not taken over: the name changed from {} to {}",
+                        self.key.name, cluster.key.name
+                    )),
+                    Err(problem) => say(&format!("not taken over: {problem}")),
+                }
+                self.text = text;
+            }
+            Err(problem) => self.announce(&problem),
+        }
+    }
+
+    /// One process for each node that is wanted or still on the ring.
+    fn keep_processes(&mut self) -> Result<(), String> {
+        let mut wanted: Vec<NodeId> = desired(&self.cluster)?
+            .members
+            .into_iter()
+            .map(|member| member.id)
+            .collect();
+        if wanted.len() > NODES_MAX {
+            return Err(format!(
+                "the local mode runs at most {NODES_MAX} nodes, not {}",
+                wanted.len()
+            ));
+        }
+        wanted.extend(
+            self.document
+                .iter()
+                .flat_map(|document| &document.members)
+                .map(|member| member.id.clone()),
+        );
+        self.nodes
+            .retain(|id, process| wanted.contains(id) && matches!(process.child.try_wait(), Ok(None)));
+        for id in wanted {
+            if !self.nodes.contains_key(&id) {
+                let process = self.start(&id)?;
+                self.nodes.insert(id, process);
+            }
+        }
+        let addresses = self.nodes.iter().map(|(id, process)| {
+            (
+                id.clone(),
+                SocketAddr::from((Ipv4Addr::LOCALHOST, process.address().peer_port)),
+            )
+        });
+        self.hub.sync(&self.key, &self.cluster.uid, &addresses.collect());
+        Ok(())
+    }
+
+    fn start(&self, id: &NodeId) -> Result<Process, String> {
+        let taken: Vec<u16> = self.nodes.values().map(|process| process.client_port).collect();
+        let client_port = (self.first_port..=u16::MAX - PEER_PORT_OFFSET)
+            .find(|port| !taken.contains(port))
+            .unwrap_or(self.first_port);
+        let on_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
+        let mut command = Command::new(&self.program);
+        command
+            .arg("serve")
+            .args(["--bind", &on_loopback(client_port)])
+            .args(["--peer-bind", &on_loopback(client_port + PEER_PORT_OFFSET)])
+            .args(["--http-bind", &on_loopback(0)])
+            .args([
+                "--cluster-uid",
+                self.cluster.uid.as_str(),
+                "--node-id",
+                id.as_str(),
+            ])
+            .args(["--threads", &self.cluster.threads.unwrap_or(1).to_string()])
+            .args(["--log-level", "warn"])
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let policy = match self.cluster.eviction_policy {
+            EvictionPolicy::Lru => "lru",
+            EvictionPolicy::NoEviction => "noeviction",
+        };
+        command.args(["--eviction-policy", policy]);
+        let pool = self
+            .cluster
+            .pools
+            .iter()
+            .find(|pool| (0..pool.nodes).any(|n| pool.pod_name(n) == id.as_str()));
+        if let Some(bytes) = pool.and_then(|pool| pool.memory_max_bytes) {
+            command.args(["--max-memory", &bytes.to_string()]);
+        }
+        let child = command.spawn().map_err(|error| {
+            format!("can't start {}: {error}; build it with cargo build --release -p annulus-node, or name it with --node", self.program.display())
+        })?;
+        Ok(Process { child, client_port })
+    }
+
+    /// The one next step of the ring, and what a person wants to know of it.
+    async fn step(&mut self) -> Result<(), String> {
+        let snapshot = self.hub.snapshot(&self.key);
+        let observed = observed(&snapshot, &self.nodes);
+        match advance(self.document.as_ref(), &desired(&self.cluster)?, &observed) {
+            Advance::Next { document, reasons } => {
+                for reason in reasons {
+                    say(&format!("epoch {}: {reason}", document.epoch));
+                }
+                self.document = Some(document);
+                self.announced = None;
+            }
+            Advance::Waiting(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                self.announce(&format!("waiting: {}", reasons.join("; ")));
+            }
+            Advance::Steady => self.show(),
+        }
+        self.push(&snapshot).await;
+        Ok(())
+    }
+
+    /// Tells the ring to every node that doesn't have it yet.
+    async fn push(&self, snapshot: &Snapshot) {
+        let Some(document) = &self.document else { return };
+        let json = document.to_json();
+        for (id, report) in &snapshot.reports {
+            if report.epoch < document.epoch {
+                // A node that can't be told now reports its old epoch again, and is told again.
+                if let Err(error) = self.hub.push(&self.key, id, document, &json).await {
+                    tracing::debug!(node = %id, %error, "not told");
+                }
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let Some(document) = &self.document else { return };
+        let options = DrawOptions {
+            title: self.key.name.clone(),
+            colour: std::io::IsTerminal::is_terminal(&std::io::stdout()),
+            ..DrawOptions::default()
+        };
+        let ports: Vec<u16> = self.nodes.values().map(|process| process.client_port).collect();
+        let connect = ports
+            .first()
+            .map_or_else(String::new, |port| format!("connect: redis-cli -c -p {port}"));
+        let text = format!(
+            "\n{}\n{connect}\nchange {} and save it: the ring follows. Ctrl-C ends it.",
+            draw(document, &options),
+            self.file.display()
+        );
+        self.announce(&text);
+    }
+
+    fn announce(&mut self, text: &str) {
+        if self.announced.as_deref() != Some(text) {
+            say(text);
+            self.announced = Some(text.to_owned());
+        }
+    }
+}
+
+fn observed(snapshot: &Snapshot, nodes: &BTreeMap<NodeId, Process>) -> Vec<Observed> {
+    let reports = snapshot.reports.iter();
+    reports
+        .filter_map(|(id, report)| {
+            Some(Observed {
+                id: id.clone(),
+                incarnation: report.incarnation,
+                address: nodes.get(id)?.address(),
+                epoch: report.epoch,
+                activated: report.activated.clone(),
+                settled: report.settled,
+            })
+        })
+        .collect()
+}
+
+fn desired(cluster: &ValidCluster) -> Result<Desired, String> {
+    let mut members = Vec::new();
+    for pool in &cluster.pools {
+        for ordinal in 0..pool.nodes {
+            let id = pool
+                .pod_name(ordinal)
+                .parse()
+                .map_err(|error| format!("{error}"))?;
+            members.push(Placement {
+                id,
+                weight: pool.weight,
+                zone: pool.zone.clone().map(Zone),
+            });
+        }
+    }
+    Ok(Desired {
+        cluster_uid: cluster.uid.clone(),
+        members,
+        params: PlacementParams {
+            replication_factor: cluster.replication_factor,
+            tokens_per_member: cluster.tokens_per_member,
+        },
+        handoff_slots_max: HANDOFF_SLOTS_MAX_DEFAULT,
+    })
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("can't read {}: {error}", file.display()))
+}
+
+fn parse(text: &str) -> Result<ValidCluster, String> {
+    let mut cluster: CacheCluster =
+        serde_yaml::from_str(text).map_err(|error| format!("no CacheCluster: {error}"))?;
+    let name = cluster.metadata.name.clone().unwrap_or_default();
+    cluster.metadata.namespace = Some("local".to_owned());
+    cluster.metadata.uid = Some(format!("local-{name}"));
+    let installation = Installation {
+        node_image: Some("local".to_owned()),
+    };
+    validate(&cluster, &installation).map_err(|invalid| invalid.to_string())
+}
+
+fn node_program() -> PathBuf {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|own| own.with_file_name("annulus-node"));
+    beside
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("annulus-node"))
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the local mode speaks to the person who started it"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
