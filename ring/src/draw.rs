@@ -299,11 +299,8 @@ mod tests {
             },
         );
         assert_eq!(plain.lines().count(), coloured.lines().count());
-        for member in 0..3 {
-            assert!(
-                coloured.contains(&format!("38;5;{}", PALETTE[member])),
-                "member {member} has no colour"
-            );
+        for colour in &PALETTE[..3] {
+            assert!(coloured.contains(&format!("38;5;{colour}")), "colour {colour} is not used");
         }
         assert!(!plain.contains('\x1b'));
     }
