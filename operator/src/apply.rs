@@ -64,6 +64,9 @@ pub enum ApplyError {
         /// The API server's words.
         message: String,
     },
+    /// The namespace is being deleted, and this cluster with it.
+    #[error("the namespace is being deleted")]
+    NamespaceEnding,
     /// The API server did not do it this time.
     #[error("can't write {kind} {name}: {source}")]
     Transient {
@@ -331,6 +334,7 @@ fn failed(kind: &'static str, name: &str, error: kube::Error) -> ApplyError {
     let name = name.to_owned();
     match error {
         kube::Error::Api(status) if status.code == 409 => ApplyError::Conflict { kind, name },
+        kube::Error::Api(status) if is_namespace_ending(&status) => ApplyError::NamespaceEnding,
         kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422) => ApplyError::Refused {
             kind,
             name,
@@ -342,4 +346,11 @@ fn failed(kind: &'static str, name: &str, error: kube::Error) -> ApplyError {
             source: Box::new(source),
         },
     }
+}
+
+fn is_namespace_ending(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.reason == "NamespaceTerminating")
 }

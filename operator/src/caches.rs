@@ -35,6 +35,11 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub struct Zones(Store<PartialObjectMeta<Node>>);
 
 impl Zones {
+    /// Zones of the nodes in that store.
+    pub fn new(nodes: Store<PartialObjectMeta<Node>>) -> Self {
+        Self(nodes)
+    }
+
     /// The zone of that Kubernetes node, where it has one and the operator may read it.
     pub fn of(&self, node: &str) -> Option<String> {
         self.0

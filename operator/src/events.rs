@@ -84,15 +84,9 @@ impl Events {
         }
     }
 
-    /// Publishes one event. `about` is the pod that it is about, if any. An event that can't be published is
-    /// logged and forgotten: events tell, they decide nothing.
-    pub async fn publish(
-        &self,
-        cluster: &CacheCluster,
-        reason: EventReason,
-        about: Option<&str>,
-        note: String,
-    ) {
+    /// Publishes one event, beside whatever goes on. `about` is the pod that it is about, if any. An event that
+    /// can't be published is logged and forgotten: events tell, they decide nothing.
+    pub fn publish(&self, cluster: &CacheCluster, reason: EventReason, about: Option<&str>, note: String) {
         let secondary = about.map(|pod| ObjectReference {
             kind: Some("Pod".to_owned()),
             api_version: Some("v1".to_owned()),
@@ -108,18 +102,16 @@ impl Events {
             secondary,
         };
         self.metrics.wrote("Event", "create");
-        if let Err(error) = self.recorder.publish(&event, &cluster.object_ref(&())).await {
-            warn!(%error, reason = reason.as_str(), "can't publish an event");
-        }
+        let (recorder, cluster) = (self.recorder.clone(), cluster.object_ref(&()));
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &cluster).await {
+                warn!(%error, reason = reason.as_str(), "can't publish an event");
+            }
+        });
     }
 
     /// Publishes what is new in a ring document.
-    pub async fn ring_changed(
-        &self,
-        cluster: &CacheCluster,
-        document: &RingDocument,
-        reasons: &[ChangeReason],
-    ) {
+    pub fn ring_changed(&self, cluster: &CacheCluster, document: &RingDocument, reasons: &[ChangeReason]) {
         for change in reasons {
             let (reason, about) = match change {
                 ChangeReason::FirstRing { .. } => (EventReason::RingCreated, None),
@@ -132,8 +124,7 @@ impl Events {
                 _ => continue,
             };
             let note = format!("epoch {}: {change}", document.epoch);
-            self.publish(cluster, reason, about.map(annulus_ring::NodeId::as_str), note)
-                .await;
+            self.publish(cluster, reason, about.map(annulus_ring::NodeId::as_str), note);
         }
     }
 }

@@ -44,22 +44,24 @@ pub enum ExecuteError {
     },
 }
 
-/// Takes the step. Afterwards `view` tells what is stored and what nodes said to it.
+/// Takes the step. Afterwards `view` tells what is stored and what nodes said to it. Returns whether that
+/// changed, so that the plan speaks of the past.
 pub async fn execute(
     ctx: &Context,
     object: &CacheCluster,
     cluster: &ValidCluster,
     plan: &Plan,
     view: &mut View,
-) -> Result<(), ExecuteError> {
-    match &plan.ring {
+) -> Result<bool, ExecuteError> {
+    let moved_on = match &plan.ring {
         RingStep::Next { document, reasons } => {
             store(ctx, cluster, document, view).await?;
             info!(cluster = %cluster.key, epoch = %document.epoch, changes = %sentences(reasons), "stored the next ring");
             ctx.metrics.ring_changed();
             ctx.metrics.slots_lost(slots_lost(reasons));
             tell_nodes(ctx, cluster, view).await;
-            ctx.events.ring_changed(object, document, reasons).await;
+            ctx.events.ring_changed(object, document, reasons);
+            true
         }
         RingStep::Restore(document) => {
             store(ctx, cluster, document, view).await?;
@@ -69,17 +71,16 @@ pub async fn execute(
                 "the ring of epoch {} was missing or replaced by an older one, and was stored again",
                 document.epoch
             );
-            ctx.events
-                .publish(object, EventReason::RingRestored, None, note)
-                .await;
+            ctx.events.publish(object, EventReason::RingRestored, None, note);
+            true
         }
         RingStep::Steady | RingStep::Waiting(_) => tell_nodes(ctx, cluster, view).await,
-        RingStep::Recovering => {}
-    }
+        RingStep::Recovering => false,
+    };
     for replacement in &plan.replace {
         delete_pod(ctx, object, cluster, replacement).await?;
     }
-    Ok(())
+    Ok(moved_on)
 }
 
 /// Stores the document if what is stored is what the decision was made from.
@@ -110,13 +111,17 @@ async fn store(
                 .map_err(&failed)?;
         }
         Some(mut live) => {
-            if !may_overwrite(stored_document(&live, cluster).as_ref(), view, document) {
-                return Err(ExecuteError::RingChanged);
+            let stored = stored_document(&live, cluster);
+            if stored.as_ref() != Some(document) {
+                let basis = view.document.as_ref().filter(|_| view.stored);
+                if !may_overwrite(stored.as_ref(), basis, document) {
+                    return Err(ExecuteError::RingChanged);
+                }
+                config_map::set_document(&mut live, document);
+                live.metadata.managed_fields = None;
+                ctx.metrics.wrote("ConfigMap", "replace");
+                api.replace(&name, &params, &live).await.map_err(&failed)?;
             }
-            config_map::set_document(&mut live, document);
-            live.metadata.managed_fields = None;
-            ctx.metrics.wrote("ConfigMap", "replace");
-            api.replace(&name, &params, &live).await.map_err(&failed)?;
         }
     }
     ctx.memory.update(&cluster.key, &cluster.uid, |remembered| {
@@ -127,21 +132,21 @@ async fn store(
     Ok(())
 }
 
-/// The stored document must be the one that was decided from; or, when that one comes from elsewhere, at least
-/// not newer than what is to be stored.
-fn may_overwrite(stored: Option<&RingDocument>, view: &View, next: &RingDocument) -> bool {
-    match (stored, view.stored) {
-        (Some(stored), true) => Some(stored) == view.document.as_ref() && stored.epoch < next.epoch,
-        (Some(stored), false) => stored.epoch <= next.epoch && view.document.is_some(),
-        (None, true) => false,
-        (None, false) => true,
+/// What is stored must be what the decision was made from, its `basis`. A decision made from a document that
+/// was not stored (it came from memory or from nodes) may only replace something that is not newer.
+fn may_overwrite(stored: Option<&RingDocument>, basis: Option<&RingDocument>, next: &RingDocument) -> bool {
+    match (stored, basis) {
+        (Some(stored), Some(basis)) => stored == basis && stored.epoch < next.epoch,
+        (Some(stored), None) => stored.epoch <= next.epoch,
+        (None, Some(_)) => false,
+        (None, None) => true,
     }
 }
 
-/// Pushes the stored document to the members that answer and are behind.
-async fn tell_nodes(ctx: &Context, cluster: &ValidCluster, view: &mut View) {
+/// Pushes the stored document to the members that answer and are behind. Returns whether there were any.
+async fn tell_nodes(ctx: &Context, cluster: &ValidCluster, view: &mut View) -> bool {
     let Some(document) = view.document.as_ref().filter(|_| view.stored) else {
-        return;
+        return false;
     };
     let behind: Vec<&NodeId> = document
         .members
@@ -154,7 +159,7 @@ async fn tell_nodes(ctx: &Context, cluster: &ValidCluster, view: &mut View) {
         })
         .collect();
     if behind.is_empty() {
-        return;
+        return false;
     }
     let json = document.to_json();
     let pushes = behind.into_iter().map(|id| async {
@@ -164,6 +169,7 @@ async fn tell_nodes(ctx: &Context, cluster: &ValidCluster, view: &mut View) {
     });
     futures::future::join_all(pushes).await;
     view.reports = ctx.hub.snapshot(&cluster.key).reports;
+    true
 }
 
 /// Whether every member that answers has the document.
@@ -199,8 +205,7 @@ async fn delete_pod(
         Ok(_) => {
             let note = format!("{id} is replaced by a pod with the new settings");
             ctx.events
-                .publish(object, EventReason::PodReplaced, Some(id.as_str()), note)
-                .await;
+                .publish(object, EventReason::PodReplaced, Some(id.as_str()), note);
             Ok(())
         }
         // It is gone already, or another one of the same name is there.
@@ -226,4 +231,75 @@ fn sentences(reasons: &[ChangeReason]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(epoch: u64, replication_factor: u8) -> RingDocument {
+        RingDocument {
+            cluster_uid: "c-1".parse().unwrap(),
+            epoch: Epoch(epoch),
+            replication_factor,
+            members: Vec::new(),
+            tokens: std::collections::BTreeMap::new(),
+            handoffs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_overwritten_only_by_a_decision_that_was_made_from_it() {
+        let (four, other_four, five) = (document(4, 1), document(4, 2), document(5, 1));
+        let rows = [
+            (
+                "the next of what is stored",
+                Some(&four),
+                Some(&four),
+                &five,
+                true,
+            ),
+            (
+                "somebody stored another one meanwhile",
+                Some(&other_four),
+                Some(&four),
+                &five,
+                false,
+            ),
+            (
+                "somebody stored the same epoch already",
+                Some(&five),
+                Some(&four),
+                &five,
+                false,
+            ),
+            ("it was deleted meanwhile", None, Some(&four), &five, false),
+            ("the first one", None, None, &document(1, 1), true),
+            ("a lost one comes back", None, None, &five, true),
+            (
+                "over an older one that was put back",
+                Some(&four),
+                None,
+                &five,
+                true,
+            ),
+            (
+                "over a newer one that nobody saw",
+                Some(&five),
+                None,
+                &four,
+                false,
+            ),
+            (
+                "a first one over an existing one",
+                Some(&four),
+                None,
+                &document(1, 1),
+                false,
+            ),
+        ];
+        for (name, stored, basis, next, may) in rows {
+            assert_eq!(may_overwrite(stored, basis, next), may, "{name}");
+        }
+    }
 }

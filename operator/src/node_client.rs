@@ -9,27 +9,29 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_proto::v1::peer_client::PeerClient;
-use annulus_proto::{MessageError, Sender, v1};
-use annulus_ring::{ClusterUid, DocumentError, Epoch, Incarnation, NodeId, RingDocument, SlotRange, SlotSet};
+use annulus_proto::{Sender, v1};
+use annulus_ring::{ClusterUid, DocumentError, Epoch, Incarnation, NodeId, RingDocument, SlotSet};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
-use tracing::{debug, warn};
+use tonic::transport::Channel;
+use tracing::debug;
 
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+mod watcher;
+
+use watcher::Watcher;
+
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// A stream that misses this many reports in a row is dead.
-const SILENT_INTERVALS: u32 = 8;
+/// By then every first attempt to connect has had its outcome.
+const FIRST_ATTEMPTS: Duration = Duration::from_secs(3);
 
 /// What a node says of itself, as far as the operator acts on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,9 @@ pub struct Snapshot {
     pub reports: BTreeMap<NodeId, Report>,
     /// How long ago the first node of the cluster answered this operator.
     pub since_first_answer: Option<Duration>,
+    /// The operator has only just begun to watch this cluster, and has yet to hear how the first attempt to
+    /// connect to some node went: silence means nothing yet.
+    pub connecting: bool,
 }
 
 /// Why a node could not be told or asked something.
@@ -101,19 +106,22 @@ struct Shared {
     wake: UnboundedSender<ClusterKey>,
     interval: Duration,
     metrics: Metrics,
+    connections_made: AtomicU64,
 }
 
 struct Cluster {
     uid: ClusterUid,
     nodes: BTreeMap<NodeId, Node>,
+    opened: Instant,
     first_answer: Option<Instant>,
-    connections_made: u64,
 }
 
 struct Node {
     address: SocketAddr,
     /// Tells this connection from earlier ones to the same node, whose last words may still be on the way.
     connection: u64,
+    /// The first attempt to connect has succeeded or failed.
+    tried: bool,
     channel: Option<Channel>,
     report: Option<Report>,
     task: AbortHandle,
@@ -135,6 +143,7 @@ impl Hub {
                 wake,
                 interval,
                 metrics,
+                connections_made: AtomicU64::default(),
             }),
         }
     }
@@ -153,19 +162,19 @@ impl Hub {
             .retain(|id, node| addresses.get(id) == Some(&node.address));
         for (id, address) in addresses {
             if !cluster.nodes.contains_key(id) {
-                cluster.connections_made += 1;
+                let connection = self.shared.connections_made.fetch_add(1, Ordering::Relaxed);
                 let watcher = Watcher {
                     shared: Arc::clone(&self.shared),
                     key: key.clone(),
                     uid: uid.clone(),
                     id: id.clone(),
-                    connection: cluster.connections_made,
+                    connection,
                 };
                 let task = tokio::spawn(watcher.run(*address)).abort_handle();
-                let connection = cluster.connections_made;
                 let node = Node {
                     address: *address,
                     connection,
+                    tried: false,
                     channel: None,
                     report: None,
                     task,
@@ -201,6 +210,8 @@ impl Hub {
                 .filter_map(|(id, node)| node.report.clone().map(|report| (id.clone(), report)))
                 .collect(),
             since_first_answer: cluster.first_answer.map(|at| at.elapsed()),
+            connecting: cluster.opened.elapsed() < FIRST_ATTEMPTS
+                && cluster.nodes.values().any(|node| !node.tried),
         }
     }
 
@@ -296,8 +307,8 @@ impl Cluster {
         Self {
             uid,
             nodes: BTreeMap::new(),
+            opened: Instant::now(),
             first_answer: None,
-            connections_made: 0,
         }
     }
 }
@@ -316,190 +327,4 @@ impl Shared {
             debug!(cluster = %key, "nobody reconciles any more");
         }
     }
-}
-
-/// Why a report is ignored.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
-    #[error("it answers for cluster {0}")]
-    OtherCluster(String),
-    #[error("it answers as {0}")]
-    OtherNode(String),
-    #[error("its report is malformed: {0}")]
-    Malformed(#[from] MessageError),
-}
-
-impl Refusal {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::OtherCluster(_) => "other_cluster",
-            Self::OtherNode(_) => "other_node",
-            Self::Malformed(_) => "malformed",
-        }
-    }
-}
-
-/// One connection's task.
-struct Watcher {
-    shared: Arc<Shared>,
-    key: ClusterKey,
-    uid: ClusterUid,
-    id: NodeId,
-    connection: u64,
-}
-
-impl Watcher {
-    async fn run(self, address: SocketAddr) {
-        let mut backoff = BACKOFF_MIN;
-        let mut complained = false;
-        loop {
-            let mut answered = false;
-            if let Err(problem) = self.stream(address, &mut answered).await {
-                let refused = matches!(problem, StreamEnd::Refused(_));
-                if refused && !complained {
-                    warn!(cluster = %self.key, node = %self.id, %address, %problem, "ignoring a node's reports");
-                    complained = true;
-                } else {
-                    debug!(cluster = %self.key, node = %self.id, %address, %problem, "report stream ended");
-                }
-            }
-            self.disconnected();
-            if answered {
-                backoff = BACKOFF_MIN;
-            }
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    /// Reads reports until the stream ends or is silent.
-    async fn stream(&self, address: SocketAddr, answered: &mut bool) -> Result<(), StreamEnd> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
-        let interval_ms = u32::try_from(self.shared.interval.as_millis()).unwrap_or(u32::MAX);
-        let request = v1::WatchRequest {
-            sender: Some(operator(&self.uid, Epoch::NONE)),
-            interval_ms,
-        };
-        let mut client = PeerClient::new(channel.clone());
-        let silence = (self.shared.interval * SILENT_INTERVALS).max(Duration::from_secs(1));
-        let opened = tokio::time::timeout(silence, client.watch(request)).await;
-        let mut reports = opened.map_err(|_| StreamEnd::Silent)??.into_inner();
-        loop {
-            let next = tokio::time::timeout(silence, reports.message()).await;
-            let Some(message) = next.map_err(|_| StreamEnd::Silent)?? else {
-                return Ok(());
-            };
-            if let Err(refusal) = self.accept(message) {
-                self.shared.metrics.report_refused(refusal.label());
-                return Err(StreamEnd::Refused(refusal));
-            }
-            if !*answered {
-                *answered = true;
-                self.connected(&channel);
-            }
-        }
-    }
-
-    /// Checks who speaks, keeps the report, and wakes the reconcile when it matters.
-    fn accept(&self, message: v1::NodeReport) -> Result<(), Refusal> {
-        let report = read_report(message, &self.uid, &self.id)?;
-        let mut clusters = self.shared.clusters.lock();
-        let Some(cluster) = clusters.get_mut(&self.key) else {
-            return Ok(());
-        };
-        let Some(node) = cluster
-            .nodes
-            .get_mut(&self.id)
-            .filter(|node| node.connection == self.connection)
-        else {
-            return Ok(());
-        };
-        let news = node
-            .report
-            .as_ref()
-            .is_none_or(|known| !known.decides_as(&report));
-        let first = node.report.replace(report).is_none();
-        cluster.first_answer.get_or_insert_with(Instant::now);
-        if first {
-            self.shared.count(&clusters);
-        }
-        drop(clusters);
-        // The first report wakes once its connection can be used, see `connected`.
-        if news && !first {
-            self.shared.wake(&self.key);
-        }
-        Ok(())
-    }
-
-    fn connected(&self, channel: &Channel) {
-        self.change(|node| node.channel = Some(channel.clone()));
-    }
-
-    fn disconnected(&self) {
-        self.change(|node| {
-            node.channel = None;
-            node.report = None;
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Node)) {
-        let mut clusters = self.shared.clusters.lock();
-        let node = clusters
-            .get_mut(&self.key)
-            .and_then(|cluster| cluster.nodes.get_mut(&self.id));
-        let Some(node) = node.filter(|node| node.connection == self.connection) else {
-            return;
-        };
-        let before = (node.channel.is_some(), node.report.is_some());
-        change(node);
-        let changed = before != (node.channel.is_some(), node.report.is_some());
-        self.shared.count(&clusters);
-        drop(clusters);
-        if changed {
-            self.shared.wake(&self.key);
-        }
-    }
-}
-
-/// Why a report stream ended.
-#[derive(Debug, thiserror::Error)]
-enum StreamEnd {
-    #[error("can't connect: {0}")]
-    Connect(#[from] tonic::transport::Error),
-    #[error("{0}")]
-    Status(#[from] tonic::Status),
-    #[error("no report came in time")]
-    Silent,
-    #[error(transparent)]
-    Refused(Refusal),
-}
-
-fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result<Report, Refusal> {
-    let sender = Sender::try_from(message.sender)?;
-    if sender.cluster_uid != *uid {
-        return Err(Refusal::OtherCluster(sender.cluster_uid.to_string()));
-    }
-    let Some((node, incarnation)) = sender.node else {
-        return Err(Refusal::OtherNode("an operator".to_owned()));
-    };
-    if node != *id {
-        return Err(Refusal::OtherNode(node.to_string()));
-    }
-    let activated = message
-        .activated
-        .into_iter()
-        .map(SlotRange::try_from)
-        .collect::<Result<SlotSet, _>>()?;
-    Ok(Report {
-        incarnation,
-        epoch: sender.epoch,
-        ready: message.ready,
-        activated,
-        settled: message.settled,
-        handoff_waits: message.handoff_waits,
-    })
 }

@@ -21,7 +21,7 @@ use crate::view::{PodView, SetView, View};
 mod pod;
 
 /// A Secret that was there this recently is not asked for again: moving slots takes many reconciles a second.
-const SECRET_FRESH: Duration = Duration::from_secs(20);
+const SECRET_FRESH: Duration = Duration::from_secs(10);
 
 /// Why a cluster could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,7 @@ pub async fn observe(
         pods,
         reports: snapshot.reports,
         since_first_answer: snapshot.since_first_answer,
+        connecting: snapshot.connecting,
     };
     adopt_newer_from_nodes(ctx, cluster, &mut view).await;
     Ok(Observation { view, secret })

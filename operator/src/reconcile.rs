@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheCluster, CacheClusterStatus, ConditionType};
+use annulus_ring::Epoch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -28,7 +29,7 @@ const STATUS_LAG: Duration = Duration::from_secs(5);
 /// A healthy cluster is looked at this often without a cause.
 const RECHECK: Duration = Duration::from_mins(5);
 /// Secrets are not watched, so a cluster that needs one is looked at more often.
-const RECHECK_SECRET: Duration = Duration::from_secs(30);
+const RECHECK_SECRET: Duration = Duration::from_secs(20);
 /// Nodes that could not be told or asked are tried again.
 const RECHECK_NODES: Duration = Duration::from_secs(1);
 
@@ -70,6 +71,7 @@ impl ReconcileError {
             Self::Apply(ApplyError::NameTaken { .. }) => ("apply", "name_taken"),
             Self::Apply(ApplyError::Predecessor { .. }) => ("apply", "predecessor"),
             Self::Apply(ApplyError::Conflict { .. }) => ("apply", "conflict"),
+            Self::Apply(ApplyError::NamespaceEnding) => ("apply", "namespace_ending"),
             Self::Apply(ApplyError::Refused { .. }) => ("apply", "refused"),
             Self::Apply(ApplyError::Transient { .. }) => ("apply", "transient"),
             Self::Apply(ApplyError::Password(_)) => ("apply", "password"),
@@ -118,9 +120,15 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
             tell_apply_failed(ctx, object, &cluster, &view, &plan, &error).await?;
             return Err(error.into());
         }
-        execute::execute(ctx, object, &cluster, &plan, &mut view).await?;
+        let moved_on = execute::execute(ctx, object, &cluster, &plan, &mut view).await?;
         apply::delete_retired(ctx, &cluster, &plan.retired).await?;
-        plan = plan::plan(&cluster, &view);
+        if moved_on {
+            plan = plan::plan(&cluster, &view);
+        }
+    }
+    // A new leader must not tell that nodes are unreachable before it has tried to reach them.
+    if view.connecting && (view.document.is_some() || view.epoch_told > Epoch::NONE) {
+        return Ok(RECHECK_NODES);
     }
     let recheck = recheck(&cluster, &view, &plan);
     ctx.metrics.ring_epoch(
@@ -189,8 +197,7 @@ async fn refuse(
 ) -> Result<Duration, ReconcileError> {
     if tell(ctx, object, &Outcome::Invalid(invalid)).await? {
         ctx.events
-            .publish(object, EventReason::InvalidSpec, None, invalid.to_string())
-            .await;
+            .publish(object, EventReason::InvalidSpec, None, invalid.to_string());
     }
     Ok(RECHECK)
 }

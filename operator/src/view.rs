@@ -26,6 +26,8 @@ pub struct View {
     pub reports: BTreeMap<NodeId, Report>,
     /// How long ago the first node answered this operator.
     pub since_first_answer: Option<Duration>,
+    /// This operator has only just begun to watch the cluster: a node's silence means nothing yet.
+    pub connecting: bool,
 }
 
 /// A StatefulSet.

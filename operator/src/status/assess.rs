@@ -240,8 +240,20 @@ fn moving(plan: &Plan) -> Objection {
             } else {
                 Reason::MovingSlots
             };
-            Some((reason, sentences(reasons)))
+            Some((
+                reason,
+                sentences(&reasons.iter().map(steady_words).collect::<Vec<_>>()),
+            ))
         }
+    }
+}
+
+/// The reason in words that stay the same while it does: how many slots of a handoff are left changes a hundred
+/// times a second, and each change would be a write.
+fn steady_words(reason: &WaitReason) -> String {
+    match reason {
+        WaitReason::Moving { from, to, .. } => format!("slots are moving from {from} to {to}"),
+        other => other.to_string(),
     }
 }
 

@@ -1,0 +1,171 @@
+//! An API server in memory: enough of get, create, replace, server-side apply and delete to reconcile against,
+//! and a record of every write.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+/// The API server. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct FakeApi(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    writes: Vec<String>,
+    changes: u64,
+}
+
+impl FakeApi {
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let bytes = body.collect().await.unwrap().to_bytes();
+                let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                let (code, answer) = api.answer(&parts.method, parts.uri.path(), body);
+                let response = Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// What was written since the last call, as `VERB path`.
+    pub fn take_writes(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().writes)
+    }
+
+    /// The object at that path.
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().objects.get(path).cloned()
+    }
+
+    /// All objects whose path has that part.
+    pub fn list(&self, part: &str) -> Vec<Value> {
+        self.0
+            .lock()
+            .objects
+            .iter()
+            .filter(|(path, _)| path.contains(part))
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
+    /// Puts an object there by hand.
+    pub fn put(&self, path: &str, object: Value) {
+        self.0.lock().store(path, object);
+    }
+
+    /// Changes an object by hand.
+    pub fn edit(&self, path: &str, edit: impl FnOnce(&mut Value)) {
+        let mut state = self.0.lock();
+        let mut object = state.objects[path].clone();
+        edit(&mut object);
+        state.store(path, object);
+    }
+
+    /// Deletes an object by hand.
+    pub fn remove(&self, path: &str) {
+        assert!(
+            self.0.lock().objects.remove(path).is_some(),
+            "{path} is not there"
+        );
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
+        let mut state = self.0.lock();
+        if *method != Method::GET {
+            state.writes.push(format!("{method} {path}"));
+        }
+        match method.as_str() {
+            "GET" => state
+                .objects
+                .get(path)
+                .cloned()
+                .map_or_else(|| failure(404, "NotFound"), |object| (200, object)),
+            "POST" => {
+                let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+                if state.objects.contains_key(&path) {
+                    failure(409, "AlreadyExists")
+                } else {
+                    (201, state.store(&path, body))
+                }
+            }
+            "PUT" => {
+                let known = state
+                    .objects
+                    .get(path)
+                    .map(|object| object["metadata"]["resourceVersion"].clone());
+                let given = &body["metadata"]["resourceVersion"];
+                match known {
+                    None => failure(404, "NotFound"),
+                    Some(known) if !given.is_null() && *given != known => failure(409, "Conflict"),
+                    Some(_) => (200, state.store(path, body)),
+                }
+            }
+            "PATCH" if path.ends_with("/status") => {
+                let path = path.trim_end_matches("/status");
+                let Some(mut object) = state.objects.get(path).cloned() else {
+                    return failure(404, "NotFound");
+                };
+                object["status"] = body["status"].clone();
+                (200, state.store(path, object))
+            }
+            "PATCH" => {
+                let mut object = state.objects.get(path).cloned().unwrap_or_else(|| json!({}));
+                merge(&mut object, body);
+                (200, state.store(path, object))
+            }
+            "DELETE" => match state.objects.remove(path) {
+                Some(object) => (200, object),
+                None => failure(404, "NotFound"),
+            },
+            other => panic!("{other} {path}"),
+        }
+    }
+}
+
+impl State {
+    fn store(&mut self, path: &str, mut object: Value) -> Value {
+        self.changes += 1;
+        if object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = json!(format!("uid-{}", self.changes));
+        }
+        object["metadata"]["resourceVersion"] = json!(self.changes.to_string());
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+}
+
+/// What server-side apply does to an object with one manager, as far as it matters here: maps are merged,
+/// everything else is replaced.
+fn merge(object: &mut Value, applied: Value) {
+    match (object, applied) {
+        (Value::Object(object), Value::Object(applied)) => {
+            for (key, value) in applied {
+                merge(object.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (object, applied) => *object = applied,
+    }
+}
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason,
+    });
+    (code, status)
+}

@@ -1,0 +1,202 @@
+//! A cache node as the operator sees it: it reports, adopts rings and hands its ring out. It holds no data, so
+//! handoffs towards it are settled at once.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use annulus_proto::v1::peer_server::{Peer, PeerServer};
+use annulus_proto::{Sender, v1};
+use annulus_ring::{Epoch, Incarnation, NodeId, RingDocument};
+use futures::Stream;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tonic::{Request, Response, Status};
+
+/// What a node has.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The cluster that it says it is of.
+    pub uid: String,
+    /// The name that it says it has.
+    pub id: String,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its ring.
+    pub document: Option<RingDocument>,
+    /// Keys, which are no reason to reconcile.
+    pub keys: u64,
+    alive: bool,
+}
+
+/// A node on a loopback address of its own, at the port that the operator expects.
+pub struct FakeNode {
+    /// Its address.
+    pub ip: IpAddr,
+    state: watch::Sender<State>,
+    task: AbortHandle,
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        self.state.send_modify(|state| state.alive = false);
+        self.task.abort();
+    }
+}
+
+/// Addresses are drawn from 127/8 by process and counter, so that tests that run side by side never meet.
+fn loopback() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let number = u8::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap();
+    Ipv4Addr::new(127, high | 1, low, number)
+}
+
+impl FakeNode {
+    /// Starts a node without a ring.
+    pub fn start(uid: &str, id: &str, incarnation: u128) -> Self {
+        Self::start_at(loopback().into(), uid, id, incarnation)
+    }
+
+    /// Starts a node at the address that another one had.
+    pub fn start_at(ip: IpAddr, uid: &str, id: &str, incarnation: u128) -> Self {
+        let address = SocketAddr::new(ip, annulus_crds::v1alpha1::defaults::PEER_PORT);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener: TcpListener = socket.listen(64).unwrap();
+        let state = State {
+            uid: uid.to_owned(),
+            id: id.to_owned(),
+            incarnation: Incarnation(incarnation),
+            document: None,
+            keys: 0,
+            alive: true,
+        };
+        let (state, _) = watch::channel(state);
+        let service = PeerServer::new(Service { state: state.clone() });
+        let server = tonic::transport::Server::builder()
+            .serve_with_incoming(service, TcpListenerStream::new(listener));
+        let task = tokio::spawn(async move { server.await.unwrap() }).abort_handle();
+        Self { ip, state, task }
+    }
+
+    /// Changes what it has, which it reports at once.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_modify(change);
+    }
+
+    /// The epoch that it has.
+    pub fn epoch(&self) -> Epoch {
+        self.state
+            .borrow()
+            .document
+            .as_ref()
+            .map_or(Epoch::NONE, |document| document.epoch)
+    }
+
+    /// How many report streams are open.
+    pub fn watchers(&self) -> usize {
+        self.state.receiver_count()
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    state: watch::Sender<State>,
+}
+
+fn report(state: &State) -> v1::NodeReport {
+    let epoch = state
+        .document
+        .as_ref()
+        .map_or(Epoch::NONE, |document| document.epoch);
+    let id: NodeId = state.id.parse().unwrap();
+    let towards_me = state
+        .document
+        .iter()
+        .flat_map(|document| &document.handoffs)
+        .filter(|handoff| handoff.to == id);
+    v1::NodeReport {
+        sender: Some((&sender(state, epoch)).into()),
+        ready: state.document.is_some(),
+        keys: state.keys,
+        activated: towards_me.map(|handoff| handoff.slots.into()).collect(),
+        settled: true,
+        ..v1::NodeReport::default()
+    }
+}
+
+fn sender(state: &State, epoch: Epoch) -> Sender {
+    Sender {
+        cluster_uid: state.uid.parse().unwrap(),
+        epoch,
+        node: Some((state.id.parse().unwrap(), state.incarnation)),
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Peer for Service {
+    async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {
+        let document = RingDocument::from_json(&request.into_inner().document)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        self.state.send_modify(|state| {
+            if state
+                .document
+                .as_ref()
+                .is_none_or(|known| known.epoch < document.epoch)
+            {
+                state.document = Some(document);
+            }
+        });
+        Ok(Response::new(report(&self.state.borrow())))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::NodeReport, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
+        let changes = WatchStream::new(self.state.subscribe());
+        let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(
+            std::time::Duration::from_millis(50),
+        ));
+        let (state, alive) = (self.state.clone(), self.state.clone());
+        let reports = changes
+            .map(|_| ())
+            .merge(ticks.map(|_| ()))
+            .take_while(move |()| alive.borrow().alive)
+            .map(move |()| Ok(report(&state.borrow())));
+        Ok(Response::new(Box::pin(reports)))
+    }
+
+    async fn fetch_ring(&self, _: Request<v1::FetchRingRequest>) -> Answer<v1::FetchRingReply> {
+        let state = self.state.borrow();
+        let document = state
+            .document
+            .as_ref()
+            .ok_or_else(|| Status::not_found("no ring"))?;
+        let sender = (&sender(&state, document.epoch)).into();
+        Ok(Response::new(v1::FetchRingReply {
+            sender: Some(sender),
+            document: document.to_json().into(),
+        }))
+    }
+
+    async fn exchange(&self, _: Request<v1::ExchangeRequest>) -> Answer<v1::ExchangeReply> {
+        Err(Status::unimplemented("not a peer"))
+    }
+
+    type PrepareSlotStream = Pin<Box<dyn Stream<Item = Result<v1::SlotChunk, Status>> + Send>>;
+
+    async fn prepare_slot(&self, _: Request<v1::PrepareSlotRequest>) -> Answer<Self::PrepareSlotStream> {
+        Err(Status::unimplemented("not a peer"))
+    }
+
+    async fn commit_slot(&self, _: Request<v1::CommitSlotRequest>) -> Answer<v1::CommitSlotReply> {
+        Err(Status::unimplemented("not a peer"))
+    }
+}
