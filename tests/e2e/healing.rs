@@ -2,9 +2,10 @@
 
 use annulus_tests::{Cache, figure, run, seconds, until};
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::Api;
+use kube::api::PostParams;
 use tokio::time::Instant;
 
 use super::small;
@@ -158,100 +159,137 @@ async fn orphaned_pods_are_adopted_without_a_restart() {
     .await;
 }
 
+/// An edit by hand: what it changes, and the arguments of kubectl that make it.
+const EDITS: [(&str, &[&str]); 7] = [
+    (
+        "image",
+        &["set", "image", "statefulset/demo", "node=example.com/not-this:1"],
+    ),
+    (
+        "environment",
+        &["set", "env", "statefulset/demo", "ADDED_BY_HAND=1"],
+    ),
+    ("more replicas", &["scale", "statefulset/demo", "--replicas=4"]),
+    (
+        "update strategy",
+        &[
+            "patch",
+            "statefulset/demo",
+            "--patch",
+            r#"{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}"#,
+        ],
+    ),
+    (
+        "selector",
+        &[
+            "patch",
+            "service/demo",
+            "--patch",
+            r#"{"spec":{"selector":{"annulus.dev/cluster":"other"}}}"#,
+        ],
+    ),
+    (
+        "added selector",
+        &[
+            "patch",
+            "service/demo",
+            "--patch",
+            r#"{"spec":{"selector":{"added":"by-hand"}}}"#,
+        ],
+    ),
+    (
+        "port",
+        &[
+            "patch",
+            "service/demo",
+            "--type=json",
+            "--patch",
+            r#"[{"op":"replace","path":"/spec/ports/0/targetPort","value":1}]"#,
+        ],
+    ),
+];
+
+/// The parts of a cluster that are edited.
+#[derive(PartialEq)]
+struct Specs {
+    set: StatefulSetSpec,
+    service: ServiceSpec,
+}
+
+impl Specs {
+    async fn of(cache: &Cache<'_>) -> Result<Self> {
+        let set: StatefulSet = cache.api().get("demo").await?;
+        let service: Service = cache.api().get("demo").await?;
+        Ok(Self {
+            set: set.spec.context("no spec")?,
+            service: service.spec.context("no spec")?,
+        })
+    }
+
+    /// What is still as edited.
+    async fn ensure_put_right(&self, cache: &Cache<'_>) -> Result<()> {
+        let now = Self::of(cache).await?;
+        ensure!(
+            now.set == self.set,
+            "the StatefulSet is {}",
+            serde_json::to_string(&now.set)?
+        );
+        ensure!(
+            now.service == self.service,
+            "the Service is {}",
+            serde_json::to_string(&now.service)?
+        );
+        Ok(())
+    }
+
+    /// Puts the Service right, so that one edit which is left alone does not hide those after it.
+    async fn restore_service(&self, cache: &Cache<'_>) -> Result<()> {
+        let api: Api<Service> = cache.api();
+        let mut service = api.get("demo").await?;
+        service.spec = Some(self.service.clone());
+        api.replace("demo", &PostParams::default(), &service).await?;
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_by_hand_are_put_right() {
     run("edits_by_hand", async |test| {
         let namespace = test.namespace().await?;
         let cache = namespace.ready_cache("demo", &small(3, "")).await?;
-        let sets: Api<StatefulSet> = cache.api();
-        let services: Api<Service> = cache.api();
-        let wanted_set = sets.get("demo").await?.spec.context("no spec")?;
-        let wanted_service = services.get("demo").await?.spec.context("no spec")?;
-        let container = wanted_set
-            .template
-            .spec
-            .as_ref()
-            .context("no pod spec")?
-            .containers[0]
-            .name
-            .clone();
-        let lives = cache.lives().await?;
-
-        let image = format!("{container}=example.com/not-this:1");
-        let edits: [(&str, Vec<&str>); 7] = [
-            ("image", vec!["set", "image", "statefulset/demo", &image]),
-            (
-                "environment",
-                vec!["set", "env", "statefulset/demo", "ADDED_BY_HAND=1"],
-            ),
-            ("more replicas", vec!["scale", "statefulset/demo", "--replicas=4"]),
-            (
-                "update strategy",
-                vec![
-                    "patch",
-                    "statefulset/demo",
-                    "--type=merge",
-                    "--patch",
-                    r#"{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}"#,
-                ],
-            ),
-            (
-                "selector",
-                vec![
-                    "patch",
-                    "service/demo",
-                    "--type=merge",
-                    "--patch",
-                    r#"{"spec":{"selector":{"annulus.dev/cluster":"other"}}}"#,
-                ],
-            ),
-            (
-                "added selector",
-                vec![
-                    "patch",
-                    "service/demo",
-                    "--type=merge",
-                    "--patch",
-                    r#"{"spec":{"selector":{"added":"by-hand"}}}"#,
-                ],
-            ),
-            (
-                "ports",
-                vec![
-                    "patch",
-                    "service/demo",
-                    "--type=json",
-                    "--patch",
-                    r#"[{"op":"replace","path":"/spec/ports/0/targetPort","value":1}]"#,
-                ],
-            ),
-        ];
-        for (what, edit) in &edits {
+        let wanted = Specs::of(&cache).await?;
+        let mut lives = cache.lives().await?;
+        let mut wrong = Vec::new();
+        for (what, edit) in EDITS {
             let begin = Instant::now();
-            cache.kubectl(edit).await.with_context(|| (*what).to_owned())?;
-            until(&format!("{what} put right"), seconds(30), async || {
-                let set = sets.get("demo").await?.spec.context("no spec")?;
-                ensure!(
-                    set == wanted_set,
-                    "the StatefulSet is {set:?}, not {wanted_set:?}"
-                );
-                let service = services.get("demo").await?.spec.context("no spec")?;
-                ensure!(
-                    service == wanted_service,
-                    "the Service is {service:?}, not {wanted_service:?}"
-                );
-                Ok(())
-            })
-            .await?;
-            figure(
-                &format!("edit by hand, {what}"),
-                format_args!("put right after {:.1} s", begin.elapsed().as_secs_f64()),
-            );
+            cache.kubectl(edit).await?;
+            let put_right = until("not put right", seconds(20), async || {
+                wanted.ensure_put_right(&cache).await
+            });
+            match put_right.await {
+                Ok(()) => figure(
+                    &format!("edit by hand, {what}"),
+                    format_args!("put right after {:.1} s", begin.elapsed().as_secs_f64()),
+                ),
+                Err(error) => {
+                    wrong.push(format!("{what}: {error:#}"));
+                    wanted.restore_service(&cache).await?;
+                }
+            }
+            cache.settled(3, seconds(60)).await?;
+            let now = cache.lives().await?;
+            for (pod, life) in &mut lives {
+                let Some(now) = now.get(pod) else { continue };
+                if now != life {
+                    wrong.push(format!("{what}: {pod} was {life:?}, is {now:?}"));
+                    *life = now.clone();
+                }
+            }
         }
-        cache.settled(3, seconds(60)).await?;
+        ensure!(wrong.is_empty(), "{wrong:#?}");
         until("only the three pods left", seconds(60), async || {
             let now = cache.lives().await?;
-            ensure!(now == lives, "pods were {lives:?}, are {now:?}");
+            ensure!(now.keys().eq(lives.keys()), "pods were {lives:?}, are {now:?}");
             Ok(())
         })
         .await?;

@@ -1,6 +1,6 @@
 //! From `kubectl apply` to a cache that every real client can use.
 
-use annulus_tests::{CLIENTS, figure, run, seconds};
+use annulus_tests::{CLIENTS, ClientProgram, figure, run, seconds};
 use anyhow::{Context as _, ensure};
 use tokio::time::Instant;
 
@@ -48,8 +48,12 @@ async fn becomes_ready_and_serves_every_client() {
                 .with_context(|| client.name)?;
             figure("client", line);
         }
-        let wrong = CLIENTS[0].run(&test.kubernetes, &host, "not-the-password").await;
-        ensure!(wrong.is_err(), "a wrong password was let in");
+        let intruder = ClientProgram {
+            name: "redis-cli",
+            keys: 10,
+        };
+        let refused = intruder.run(&test.kubernetes, &host, "not-the-password").await;
+        ensure!(refused.is_err(), "a wrong password was let in");
         Ok(())
     })
     .await;

@@ -1,9 +1,10 @@
 //! Clients: the programs of tests/clients, and a load that runs while a test changes the cluster.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use redis::cluster_async::ClusterConnection;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
@@ -55,6 +56,7 @@ impl Client {
         prepare(kubernetes).await?;
         let mut command = Command::new(repository().join("tests/clients/run"));
         command
+            .env("ANNULUS_REDIS_RS", redis_rs()?)
             .args([self.name, host, "6379", &self.keys.to_string()])
             .env("ANNULUS_PASSWORD", password);
         let line = kubernetes.run(&mut command, "").await?.success()?;
@@ -66,9 +68,18 @@ impl Client {
     }
 }
 
+/// The program that cargo builds beside the tests, which are in `deps`.
+fn redis_rs() -> Result<PathBuf> {
+    let tests = std::env::current_exe()?;
+    let built = tests.ancestors().nth(2).context("the tests run from nowhere")?;
+    Ok(built.join("annulus-client-redis-rs"))
+}
+
 async fn prepare(kubernetes: &Kubernetes) -> Result<()> {
     let outcome = PREPARED.get_or_init(async || {
+        // Cargo has built the program of redis-rs along with the tests.
         let mut command = Command::new(repository().join("tests/clients/prepare"));
+        command.arg("--without-redis-rs");
         let outcome = kubernetes
             .run(&mut command, "")
             .await

@@ -74,7 +74,7 @@ async fn try_run(name: &str, body: impl AsyncFnOnce(&Test) -> Result<()>) -> Res
                 Ok(()) => format!("what was seen is in {}", folder.display()),
                 Err(problem) => format!("what was seen could not be kept: {problem:#}"),
             };
-            if std::env::var_os("KEEP_FAILED").is_some() {
+            if std::env::var_os("KEEP_FAILED").is_some_and(|value| !value.is_empty()) {
                 return Err(error.context(format!(
                     "{seen}; kept namespaces {}",
                     test.namespace_names()?.join(", ")

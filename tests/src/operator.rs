@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -17,6 +17,7 @@ use crate::wait::{seconds, until};
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "annulus-system";
 const DEPLOYMENT: &str = "annulus";
+const LEASE: &str = "annulus-operator";
 const SELECTOR: &str = "app.kubernetes.io/name=annulus,app.kubernetes.io/component=operator";
 
 static INSTALLED: OnceCell<Result<(), String>> = OnceCell::const_new();
@@ -93,19 +94,18 @@ impl Operator {
         Ok(api.list(&ListParams::default().labels(SELECTOR)).await?.items)
     }
 
-    /// The pod that holds the Lease.
+    /// The pod that holds the Lease. Its identity there is the pod's name and the number of its life.
     pub async fn leader(&self, kubernetes: &Kubernetes) -> Result<String> {
         let api: Api<Lease> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
-        let leases = api.list(&ListParams::default()).await?.items;
-        let holders: Vec<String> = leases
-            .into_iter()
-            .filter_map(|lease| lease.spec?.holder_identity)
+        let holder = api.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity);
+        let holder = holder
             .filter(|holder| !holder.is_empty())
-            .collect();
-        match holders.as_slice() {
-            [holder] => Ok(holder.clone()),
-            _ => bail!("nobody, or more than one, leads: {holders:?}"),
-        }
+            .context("nobody leads")?;
+        let pods = self.pods(kubernetes).await?.into_iter();
+        let mut names = pods.filter_map(|pod| pod.metadata.name);
+        names
+            .find(|name| holder.starts_with(name.as_str()))
+            .with_context(|| format!("{holder} leads, which is no pod any more"))
     }
 
     /// The logs of every operator pod, by its name.
