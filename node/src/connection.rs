@@ -9,12 +9,14 @@
 //! with the sender. A single command that is larger than [`INPUT_BYTES_MAX`] ends the connection.
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -288,11 +290,25 @@ impl Connection {
                 Poll::Ready(Io::Progress)
             }
             Poll::Ready(Err(_)) => Poll::Ready(Io::Over),
-            Poll::Pending if self.draining && all_sent => Poll::Ready(Io::Over),
+            Poll::Pending if self.draining && all_sent => Poll::Ready(self.receive_the_last()),
             Poll::Pending => {
                 self.pipeline.release_input();
                 Poll::Pending
             }
+        }
+    }
+
+    /// Receives what the runtime may not have noticed yet: it learns of new bytes only when it next asks the
+    /// kernel, and a connection that drains doesn't wait for that.
+    fn receive_the_last(&mut self) -> Io {
+        let mut bytes = [0; 4096];
+        match (&*SockRef::from(&self.stream)).read(&mut bytes) {
+            Ok(len @ 1..) => {
+                self.pipeline.stats.net_input_bytes.add(len as u64);
+                self.pipeline.receive(&bytes[..len]);
+                Io::Progress
+            }
+            Ok(0) | Err(_) => Io::Over,
         }
     }
 

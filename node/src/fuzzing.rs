@@ -136,8 +136,7 @@ fn check_replies(mut bytes: &[u8]) {
         };
         let number = crate::resp::number::parse_i64(text);
         match (kind, number) {
-            (b'+' | b'-', _) | (b'_', None) => {}
-            (b':', Some(_)) | (b'$' | b'*', Some(-1)) => {}
+            (b'+' | b'-', _) | (b'_', None) | (b':', Some(_)) | (b'$' | b'*', Some(-1)) => {}
             (b'$' | b'=', Some(len @ 0..)) => {
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 assert_eq!(

@@ -134,6 +134,7 @@ fn keys() {
         COPY {r}c {r}d => :1
         COPY {r}c {r}d => :0
         COPY {r}c {r}d REPLACE => :1
+        COPY {r}c {r}d DB 1 => -ERR Copying to another database is not allowed in cluster mode
         COPY {r}c {r}c => -ERR source and destination objects are the same
         TTL {r}d => :1000
         EXISTS {r}c {r}c {r}x => :2
@@ -208,7 +209,7 @@ fn the_node() {
         CONFIG SET databases 4 => -ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config
         COMMAND GETKEYS MSET a 1 b 2 => *2 $1 a $1 b
         COMMAND INFO get => *1 *10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@read +@string +@fast *0 *1 *6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 *0
-        COMMAND INFO foo => *1 *-1
+        COMMAND INFO foo => *1 $-1
         SCAN abc => -ERR invalid cursor
         SCAN 0 COUNT 0 => -ERR syntax error
         DBSIZE => :0

@@ -47,6 +47,8 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_connection_takes_anything(how: u8, pieces in proptest::collection::vec(any_piece(), 0..12)) {
         let mut data = vec![how];

@@ -38,7 +38,7 @@ pub fn info(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     for name in args.from(2) {
         match find(name) {
             Some(entry) => write_row(entry, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())

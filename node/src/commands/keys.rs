@@ -100,7 +100,9 @@ pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
         } else if is_word(word, "DB") {
             let database = integer(words.next().ok_or(CommandError::Syntax)?)?;
             if database != 0 {
-                return Err(CommandError::Fixed("ERR DB index is out of range"));
+                return Err(CommandError::Fixed(
+                    "ERR Copying to another database is not allowed in cluster mode",
+                ));
             }
         } else {
             return Err(CommandError::Syntax);

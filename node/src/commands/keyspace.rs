@@ -194,7 +194,7 @@ pub fn count_keys_in_slot(context: &mut Context<'_>, args: Args<'_>, reply: &mut
 pub fn get_keys_in_slot(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let slot = slot_arg(args.at(2))?;
     let Ok(count_max) = usize::try_from(integer(args.at(3))?) else {
-        return Err(CommandError::Fixed("ERR Invalid number of keys"));
+        return Err(CommandError::Fixed("ERR Invalid slot or number of keys"));
     };
     let mut keys = Vec::new();
     see_slot(context, slot, |key, _| {

@@ -73,7 +73,7 @@ impl fmt::Display for ProtocolError {
             Self::InvalidMultibulkLength => f.write_str("invalid multibulk length"),
             Self::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
             Self::TooBigMultibulkCount => f.write_str("too big mbulk count string"),
-            Self::ExpectedDollar(found) if found.is_ascii_graphic() || *found == b' ' => {
+            Self::ExpectedDollar(found) if found.is_ascii() => {
                 write!(f, "expected '$', got '{}'", char::from(*found))
             }
             Self::ExpectedDollar(_) => f.write_str("expected '$', got ' '"),

@@ -3,7 +3,8 @@
 //! An entry costs what the allocator takes for its node in the recency list, its key and its value; a slot
 //! that holds entries costs its index beside. `allocation_bytes` follows the GNU allocator on 64 bits: a
 //! chunk has 8 bytes of its own, is a multiple of 16 and at least 32; from 128 KiB a request gets pages of
-//! its own. The index is a table with a power of two of buckets, at most 7/8 full, 17 bytes a bucket.
+//! its own. The index is a table with a power of two of buckets, at most 7/8 full, 17 bytes a bucket; in a
+//! large slot that loses entries it is taken to be twice as large.
 //!
 //! `tests/memory.rs` holds the formula against a counting allocator. What it leaves out, the fragmentation of
 //! the heap, is what the headroom under the container's limit is for.

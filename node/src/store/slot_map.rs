@@ -30,6 +30,8 @@ struct Entries {
     bytes: u64,
     /// The most entries since the slot was empty: the index never shrinks before it is empty again.
     len_max: usize,
+    /// Entries removed since then.
+    removed: usize,
     volatile: usize,
     /// No entry expires before this moment.
     expiry_first_ms: u64,
@@ -81,11 +83,7 @@ impl SlotMap {
             entries.volatile -= usize::from(old.expires_at_ms().is_some());
         } else {
             entries.by_recency.put(key.into(), stored);
-            let len = entries.by_recency.len();
-            if len > entries.len_max {
-                entries.bytes += index_bytes(len) - index_bytes(entries.len_max);
-                entries.len_max = len;
-            }
+            entries.note_len();
         }
         // The entry was just made the most recent one.
         if let Some((key, stored)) = entries.by_recency.peek_mru() {
@@ -170,6 +168,7 @@ impl SlotMap {
         entries.bytes -= bytes;
         entries.volatile -= removed;
         entries.expiry_first_ms = first_ms;
+        entries.note_removed(removed);
         self.release_if_empty();
         removed
     }
@@ -189,6 +188,7 @@ impl SlotMap {
         if let Some(entries) = self.entries.as_mut() {
             entries.bytes -= entry_bytes(key_len, stored.value.allocated_len());
             entries.volatile -= usize::from(stored.expires_at_ms().is_some());
+            entries.note_removed(1);
         }
         self.release_if_empty();
     }
@@ -206,8 +206,37 @@ impl Entries {
             by_recency: LruCache::unbounded_with_hasher(RandomState::default()),
             bytes: SLOT_BYTES,
             len_max: 0,
+            removed: 0,
             volatile: 0,
             expiry_first_ms: u64::MAX,
+        }
+    }
+
+    /// The entries that the index has room for, as far as can be told from outside. Removals leave marks in a
+    /// large index that only growing to twice the size gets rid of.
+    fn indexed_len(&self) -> usize {
+        const LARGE: usize = 1024;
+        let is_marked = self.len_max >= LARGE && self.removed > self.len_max / 8;
+        if is_marked { 2 * self.len_max } else { self.len_max }
+    }
+
+    fn note_len(&mut self) {
+        let before = self.indexed_len();
+        self.len_max = self.len_max.max(self.by_recency.len());
+        self.note_index(before);
+    }
+
+    fn note_removed(&mut self, removed: usize) {
+        let before = self.indexed_len();
+        self.removed += removed;
+        self.note_index(before);
+    }
+
+    #[inline]
+    fn note_index(&mut self, before: usize) {
+        let after = self.indexed_len();
+        if after != before {
+            self.bytes = self.bytes + index_bytes(after) - index_bytes(before);
         }
     }
 

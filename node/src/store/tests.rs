@@ -128,8 +128,11 @@ fn between_slots_the_old_goes_before_the_new() {
     let newest = (KEYS - kept..KEYS)
         .filter(|&number| get(&store, &key(number), KEYS * 16).is_some())
         .count();
-    let share = newest as f64 / kept as f64;
-    assert!(share > 0.8, "{share} of the kept entries are among the newest");
+    let percent = 100 * newest as u64 / kept;
+    assert!(
+        percent > 80,
+        "{percent} % of the kept entries are among the newest"
+    );
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! A node that serves on loopback, and a client that speaks bytes.
-#![expect(dead_code, reason = "not every test file needs all of it")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "tests fail where they stand, and not every test file needs all of this"
+)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
