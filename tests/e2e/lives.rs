@@ -1,6 +1,6 @@
 //! A node's death and its next life.
 
-use annulus_tests::{Cache, figure, kill_container, run, seconds, until};
+use annulus_tests::{Cache, figure, kill, processes, run, seconds, until};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -10,8 +10,8 @@ use super::small;
 
 const KEYS: u32 = 300;
 
-/// After `kill` has ended the life of demo-1, the next one gets its place in the ring and only its keys are gone.
-async fn replaced(cache: &Cache<'_>, how: &str, kill: impl AsyncFnOnce(Pod) -> Result<()>) -> Result<()> {
+/// After `end` has ended the life of demo-1, the next one gets its place in the ring and only its keys are gone.
+async fn replaced(cache: &Cache<'_>, how: &str, end: impl AsyncFnOnce(Pod) -> Result<()>) -> Result<()> {
     let before = cache.document().await?;
     let old = before
         .members
@@ -24,7 +24,7 @@ async fn replaced(cache: &Cache<'_>, how: &str, kill: impl AsyncFnOnce(Pod) -> R
     let pod = cache.pods().await?.remove("demo-1").context("no pod demo-1")?;
 
     let begin = Instant::now();
-    kill(pod).await?;
+    end(pod).await?;
     let document = until("new life of demo-1 in the ring", seconds(60), async || {
         let document = cache.document().await?;
         let new = document
@@ -119,10 +119,9 @@ async fn a_process_killed_in_place_is_a_new_life() {
             return Ok(());
         }
         replaced(&cache, "process killed in place", async |pod| {
-            ensure!(
-                kill_container(&pod.uid().context("no UID")?, "annulus-node")?,
-                "its process was not found"
-            );
+            let found = processes(&pod.uid().context("no UID")?, "annulus-node")?;
+            ensure!(found.len() == 1, "processes {found:?} of the pod");
+            kill(&found)?;
             Ok(())
         })
         .await?;

@@ -1,8 +1,10 @@
 //! The operator is killed in the middle of its work; what is left is finished by its successor.
 
 use annulus_ring::RingDocument;
-use annulus_tests::{Cache, Load, Operator, alone, figure, run, seconds, until};
+use annulus_tests::{Cache, Choice, Load, Operator, alone, appeared, figure, run, seconds, until};
 use anyhow::{Result, ensure};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::time::Instant;
 
 use crate::small;
@@ -37,26 +39,49 @@ async fn whole(cache: &Cache<'_>, nodes: usize) -> Result<RingDocument> {
     Ok(document)
 }
 
+/// How far a new cluster has come when the operator dies.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Applied,
+    ServiceAccountMade,
+    StatefulSetMade,
+    RingStored,
+}
+
+impl Moment {
+    const ALL: [Self; 4] = [
+        Self::Applied,
+        Self::ServiceAccountMade,
+        Self::StatefulSetMade,
+        Self::RingStored,
+    ];
+
+    async fn reached(self, cache: &Cache<'_>) -> Result<()> {
+        let deadline = seconds(30);
+        match self {
+            Self::Applied => Ok(()),
+            Self::ServiceAccountMade => appeared::<ServiceAccount>(cache.api(), "demo", deadline).await,
+            Self::StatefulSetMade => appeared::<StatefulSet>(cache.api(), "demo", deadline).await,
+            Self::RingStored => until("a ring", deadline, async || cache.document().await.map(drop)).await,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_a_cluster_is_created() {
     run("crash_create", async |test| {
         let _alone = alone().await;
-        // After as many objects as that are there, both replicas die.
-        for objects in [0, 1, 4, 6] {
+        for moment in Moment::ALL {
             Operator::wait_available(&test.kubernetes).await?;
+            let victims = test.operator.victims(&test.kubernetes, Choice::All).await?;
             let namespace = test.namespace().await?;
             let cache = namespace.cache("demo", &small(2, "")).await?;
-            until("that many objects", seconds(30), async || {
-                let owned = cache.owned().await?.len();
-                ensure!(owned >= objects, "{owned} objects");
-                Ok(())
-            })
-            .await?;
+            moment.reached(&cache).await?;
             let begin = Instant::now();
-            test.operator.kill_all(&test.kubernetes).await?;
+            victims.kill(&test.kubernetes).await?;
             whole(&cache, 2).await?;
             figure(
-                &format!("operator killed at {objects} objects of a new cluster"),
+                &format!("operator killed in making a cluster ({moment:?})"),
                 format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()),
             );
         }
@@ -78,6 +103,7 @@ async fn killed_while_slots_move() {
         let load = Load::start(&cache.connect().await?, 2);
         for nodes in [4_u32, 3] {
             Operator::wait_available(&test.kubernetes).await?;
+            let victims = test.operator.victims(&test.kubernetes, Choice::All).await?;
             cache
                 .kubectl(&["scale", "cc/demo", &format!("--replicas={nodes}")])
                 .await?;
@@ -92,7 +118,7 @@ async fn killed_while_slots_move() {
             })
             .await?;
             let begin = Instant::now();
-            test.operator.kill_all(&test.kubernetes).await?;
+            victims.kill(&test.kubernetes).await?;
             epoch = whole(&cache, usize::try_from(nodes)?).await?.epoch;
             let missing = cache.missing(&mut connection, KEYS).await?;
             ensure!(missing == 0, "{missing} of {KEYS} keys were lost");

@@ -1,7 +1,7 @@
 //! The leader dies, the other leads, and nothing else changes.
 
-use annulus_tests::{Load, Operator, alone, figure, run, seconds, until};
-use anyhow::ensure;
+use annulus_tests::{Choice, Load, Operator, alone, figure, run, seconds, until};
+use anyhow::{bail, ensure};
 use tokio::time::Instant;
 
 use crate::small;
@@ -21,15 +21,16 @@ async fn a_killed_leader_is_followed_by_the_other() {
         let lives = cache.lives().await?;
         let owned = cache.owned().await?;
         let load = Load::start(&cache.connect().await?, 2);
-        let leader = test.operator.leader(&test.kubernetes).await?;
+        let victim = test.operator.victims(&test.kubernetes, Choice::Leader).await?;
+        let [leader] = victim.pods.as_slice() else {
+            bail!("the leader is {victim:?}");
+        };
 
         let begin = Instant::now();
-        test.operator
-            .kill(&test.kubernetes, std::slice::from_ref(&leader))
-            .await?;
+        victim.kill(&test.kubernetes).await?;
         let next = until("another leader", seconds(20), async || {
             let next = test.operator.leader(&test.kubernetes).await?;
-            ensure!(next != leader, "{next} still holds the Lease");
+            ensure!(next != *leader, "{next} still holds the Lease");
             Ok(next)
         })
         .await?;

@@ -15,13 +15,13 @@ mod operator;
 mod peer;
 mod wait;
 
-pub use audit::{AuditLog, Request};
+pub use audit::{AuditLog, Mark, Request};
 pub use cache::{Cache, NodeView, Owned, condition};
 pub use clients::{CLIENTS, Client as ClientProgram, Load};
 pub use figures::figure;
 pub use kubernetes::{Answer, Kubernetes, repository};
-pub use machine::{kill_container, next_pod_ip, node_processes};
+pub use machine::{kill, next_pod_ip, processes};
 pub use namespace::{Test, TestNamespace, run};
-pub use operator::{NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, alone};
+pub use operator::{Choice, Operator, Usage, Victims, alone};
 pub use peer::Peer;
-pub use wait::{seconds, until};
+pub use wait::{appeared, seconds, until};

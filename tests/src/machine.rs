@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::kubernetes::{Kubernetes, cluster_dir};
 
 /// The processes on this machine that run `program` in that pod.
-pub fn node_processes(pod_uid: &str, program: &str) -> Result<Vec<u32>> {
+pub fn processes(pod_uid: &str, program: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let folder = entry?.path();
@@ -32,14 +32,13 @@ pub fn node_processes(pod_uid: &str, program: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Kills the program of that pod with SIGKILL. Returns whether it could be found on this machine.
-pub fn kill_container(pod_uid: &str, program: &str) -> Result<bool> {
-    let processes = node_processes(pod_uid, program)?;
-    for pid in &processes {
+/// Kills the processes with SIGKILL.
+pub fn kill(processes: &[u32]) -> Result<()> {
+    for pid in processes {
         let status = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
         ensure!(status.success(), "kill -9 {pid} failed");
     }
-    Ok(!processes.is_empty())
+    Ok(())
 }
 
 /// Makes the node give that address to the next pod, if it is free. Returns whether this could be arranged.

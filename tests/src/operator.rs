@@ -6,17 +6,19 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::kubernetes::{Kubernetes, repository};
+use crate::machine::{kill, processes};
 use crate::wait::{seconds, until};
 
 /// Where the chart is installed.
 pub const NAMESPACE: &str = "annulus-system";
 const DEPLOYMENT: &str = "annulus";
+const PROGRAM: &str = "annulus-operator";
 const LEASE: &str = "annulus-operator";
 const SELECTOR: &str = "app.kubernetes.io/name=annulus,app.kubernetes.io/component=operator";
 
@@ -149,8 +151,44 @@ impl Operator {
         Ok(usage)
     }
 
-    /// Deletes pods of the operator as hard as Kubernetes can: no grace, the object is gone at once.
-    pub async fn kill(&self, kubernetes: &Kubernetes, pods: &[String]) -> Result<()> {
+    /// Replicas to be killed: all of them, or the leader alone.
+    pub async fn victims(&self, kubernetes: &Kubernetes, choice: Choice) -> Result<Victims> {
+        let leader = self.leader(kubernetes).await?;
+        let mut victims = Victims::default();
+        for pod in self.pods(kubernetes).await? {
+            let name = pod.name_any();
+            if choice == Choice::All || name == leader {
+                victims
+                    .processes
+                    .extend(processes(&pod.uid().context("no UID")?, PROGRAM)?);
+                victims.pods.push(name);
+            }
+        }
+        Ok(victims)
+    }
+}
+
+/// Which replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The one that holds the Lease.
+    Leader,
+    /// Every one.
+    All,
+}
+
+/// Replicas that are about to die.
+#[derive(Debug, Default)]
+pub struct Victims {
+    /// Their pods.
+    pub pods: Vec<String>,
+    processes: Vec<u32>,
+}
+
+impl Victims {
+    /// Kills the processes at once, without a last word where they are in reach, and deletes their pods by force.
+    pub async fn kill(&self, kubernetes: &Kubernetes) -> Result<()> {
+        kill(&self.processes)?;
         let mut arguments = vec![
             "delete",
             "pod",
@@ -160,19 +198,8 @@ impl Operator {
             "--force",
             "--wait=false",
         ];
-        arguments.extend(pods.iter().map(String::as_str));
+        arguments.extend(self.pods.iter().map(String::as_str));
         kubernetes.kubectl(&arguments).await?.success()?;
         Ok(())
-    }
-
-    /// Kills every replica.
-    pub async fn kill_all(&self, kubernetes: &Kubernetes) -> Result<()> {
-        let names: Vec<String> = self
-            .pods(kubernetes)
-            .await?
-            .into_iter()
-            .filter_map(|pod| pod.metadata.name)
-            .collect();
-        self.kill(kubernetes, &names).await
     }
 }

@@ -64,3 +64,15 @@ where
         }
     }
 }
+
+/// Watches until there is an object of that name.
+pub async fn appeared<K>(api: Api<K>, name: &str, deadline: Duration) -> Result<()>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let what = format!("{name} there");
+    watched(api, name, &what, deadline, |object| {
+        object.map(|_| ()).ok_or_else(|| anyhow!("it is not"))
+    })
+    .await
+}
