@@ -86,6 +86,8 @@ fn limit_files(proc_self_cgroup: &str) -> impl Iterator<Item = PathBuf> + '_ {
 mod tests {
     use super::*;
 
+    type Files = &'static [(&'static str, &'static str)];
+
     const MEMINFO: &str = "MemTotal:       16777216 kB\nMemFree:         1234 kB\n";
 
     fn machine(files: &[(&str, &str)]) -> Machine {
@@ -101,7 +103,6 @@ mod tests {
     #[test]
     fn limits_are_found_in_both_versions_of_control_groups() {
         let gib = 1_u64 << 30;
-        type Files = &'static [(&'static str, &'static str)];
         let table: [(&str, Files, Option<u64>); 7] = [
             (
                 "version 2, namespace",
