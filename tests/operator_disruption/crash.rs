@@ -2,9 +2,9 @@
 
 use annulus_ring::RingDocument;
 use annulus_tests::{Cache, Choice, Load, Operator, alone, appeared, figure, run, seconds, until};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::Api;
 use tokio::time::Instant;
 
 use crate::small;
@@ -43,24 +43,17 @@ async fn whole(cache: &Cache<'_>, nodes: usize) -> Result<RingDocument> {
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     Applied,
-    ServiceAccountMade,
     StatefulSetMade,
     RingStored,
 }
 
 impl Moment {
-    const ALL: [Self; 4] = [
-        Self::Applied,
-        Self::ServiceAccountMade,
-        Self::StatefulSetMade,
-        Self::RingStored,
-    ];
+    const ALL: [Self; 3] = [Self::Applied, Self::StatefulSetMade, Self::RingStored];
 
     async fn reached(self, cache: &Cache<'_>) -> Result<()> {
         let deadline = seconds(30);
         match self {
             Self::Applied => Ok(()),
-            Self::ServiceAccountMade => appeared::<ServiceAccount>(cache.api(), "demo", deadline).await,
             Self::StatefulSetMade => appeared::<StatefulSet>(cache.api(), "demo", deadline).await,
             Self::RingStored => until("a ring", deadline, async || cache.document().await.map(drop)).await,
         }
@@ -128,6 +121,68 @@ async fn killed_while_slots_move() {
             );
         }
         load.finish().await?;
+        test.clean_up().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edited_while_nobody_led() {
+    run("edited_while_nobody_led", async |test| {
+        let _alone = alone().await;
+        Operator::wait_available(&test.kubernetes).await?;
+        let namespace = test.namespace().await?;
+        let cache = namespace.ready_cache("demo", &small(3, "")).await?;
+        let document = cache.settled(3, seconds(60)).await?;
+        let lives = cache.lives().await?;
+        let sets: Api<StatefulSet> = cache.api();
+        let wanted = sets.get("demo").await?;
+
+        let victim = test.operator.victims(&test.kubernetes, Choice::Leader).await?;
+        victim.kill(&test.kubernetes).await?;
+        cache
+            .kubectl(&["set", "image", "statefulset/demo", "node=example.com/not-this:1"])
+            .await?;
+        // Now every pod looks outdated, but only by a template that nobody asked for in the spec.
+        until(
+            "the edited template noticed by Kubernetes",
+            seconds(10),
+            async || {
+                let status = sets.get("demo").await?.status.context("no status")?;
+                let before = wanted
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.update_revision.clone());
+                ensure!(status.update_revision != before, "{status:?}");
+                Ok(())
+            },
+        )
+        .await?;
+        until("the template put right", seconds(40), async || {
+            let set = sets.get("demo").await?;
+            ensure!(
+                set.spec == wanted.spec,
+                "the StatefulSet is {}",
+                serde_json::to_string(&set.spec)?
+            );
+            Ok(())
+        })
+        .await?;
+        // Work that comes after whatever the operator concluded from the edit.
+        cache.kubectl(&["scale", "cc/demo", "--replicas=4"]).await?;
+        let after = cache.settled(4, seconds(60)).await?;
+        let mut now = cache.lives().await?;
+        now.retain(|pod, _| lives.contains_key(pod));
+        ensure!(
+            now == lives,
+            "an edit that was put right cost a pod its life: {lives:?}, now {now:?}"
+        );
+        for member in &document.members {
+            let same = after
+                .member(&member.id)
+                .is_some_and(|now| now.incarnation == member.incarnation);
+            ensure!(same, "{} has another incarnation", member.id);
+        }
         test.clean_up().await
     })
     .await;

@@ -17,7 +17,7 @@ const MEMORY_MAX: f64 = 200.0 * MEBIBYTE;
 /// What the idle operator may take of one CPU.
 const IDLE_CPU_MAX: f64 = 0.25;
 /// Kubelets refresh their figures every 10 s or so.
-const SAMPLE: Duration = Duration::from_secs(20);
+const SAMPLE: Duration = Duration::from_secs(15);
 
 fn total(usage: &BTreeMap<String, Usage>) -> Usage {
     usage.values().fold(Usage::default(), |sum, pod| Usage {

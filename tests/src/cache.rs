@@ -258,13 +258,17 @@ impl Cache<'_> {
         Ok(client.get_multiplexed_async_connection().await?)
     }
 
-    /// A connection to the cluster through its Service, with the library's default options.
+    /// A connection to the cluster through its Service, with the library's default options. The Service's rules
+    /// reach the nodes of Kubernetes a moment after a pod is ready, and refuse connections until then.
     pub async fn connect(&self) -> Result<ClusterConnection> {
-        let address = format!("redis://{}:6379", self.service_ip().await?);
-        let client = ClusterClient::builder(vec![address])
-            .password(self.password().await?)
-            .build()?;
-        Ok(client.get_async_connection().await?)
+        until(&format!("connection to {}", self.name), seconds(10), async || {
+            let address = format!("redis://{}:6379", self.service_ip().await?);
+            let client = ClusterClient::builder(vec![address])
+                .password(self.password().await?)
+                .build()?;
+            Ok(client.get_async_connection().await?)
+        })
+        .await
     }
 
     /// What the node at that address says about the ring.
