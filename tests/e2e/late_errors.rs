@@ -149,10 +149,15 @@ async fn a_missing_password_is_waited_for() {
             ])
             .await?;
         cache.ready(seconds(150)).await?;
-        let client = redis::Client::open(format!("redis://:open-sesame@{}:6379", cache.service_ip().await?))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
-        ensure!(pong == "PONG", "{pong}");
+        let address = format!("redis://:open-sesame@{}:6379", cache.service_ip().await?);
+        let client = redis::Client::open(address)?;
+        until("an answer to the password", seconds(10), async || {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
+            ensure!(pong == "PONG", "{pong}");
+            Ok(())
+        })
+        .await?;
         Ok(())
     })
     .await;
