@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_node::cluster::ClusterState;
 use annulus_node::routing::Routing;
 use annulus_proto::v1;
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
@@ -17,6 +18,10 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::documents::{CLUSTER, document, handoff, member};
 use crate::member::{TestMember, operator};
+
+fn slot() -> Slot {
+    Slot::new(5).unwrap()
+}
 
 /// How the source answers one commit.
 #[derive(Clone, Copy)]
@@ -37,6 +42,8 @@ struct Script {
     prepared: u64,
     committed: Vec<u64>,
     cut_short: u64,
+    target: Option<Arc<ClusterState>>,
+    served_before_the_yes: bool,
 }
 
 struct FakeSource {
@@ -106,6 +113,9 @@ impl Peer for FakeSource {
     ) -> Result<Response<v1::CommitSlotReply>, Status> {
         let answer = {
             let mut script = self.script.lock();
+            let target = script.target.as_ref();
+            let served = target.is_some_and(|target| target.access(slot()) != Access::Elsewhere);
+            script.served_before_the_yes |= served;
             script.committed.push(request.into_inner().freeze_id);
             script.answers.pop_front().unwrap_or(Answer::Yes)
         };
@@ -125,7 +135,9 @@ impl Peer for FakeSource {
 }
 
 /// Lets a target pull slot 5 from a source with that script; returns what the source saw.
-async fn pull(script: Script) -> (TestMember, Arc<Mutex<Script>>) {
+async fn pull(mut script: Script) -> (TestMember, Arc<Mutex<Script>>) {
+    let target = TestMember::start(1).await;
+    script.target = Some(Arc::clone(&target.state));
     let script = Arc::new(Mutex::new(script));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -135,16 +147,20 @@ async fn pull(script: Script) -> (TestMember, Arc<Mutex<Script>>) {
     tokio::spawn(
         tonic::transport::Server::builder().serve_with_incoming(service, TcpListenerStream::new(listener)),
     );
-    let target = TestMember::start(1).await;
     let mut moving = document(1, &[member(0, Incarnation(7), 1, port), target.listed.clone()], 1);
     moving.handoffs = vec![handoff("5", 0, 1)];
     target.adopt(&moving);
     target.wait("settled", |progress| progress.settled).await;
+    let served_before_the_yes = script.lock().served_before_the_yes;
+    assert!(
+        !served_before_the_yes,
+        "only the source's yes lets the target serve the slot"
+    );
     (target, script)
 }
 
 fn keys(target: &TestMember) -> Vec<String> {
-    let guard = target.node.store.lock_slot(Slot::new(5).unwrap());
+    let guard = target.node.store.lock_slot(slot());
     guard
         .snapshot()
         .into_iter()
@@ -169,7 +185,7 @@ async fn a_commit_of_unknown_outcome_is_repeated_and_the_slot_not_prepared_again
     .await;
     assert_eq!(script.lock().prepared, 1);
     assert_eq!(script.lock().committed, [1, 1, 1, 1, 1]);
-    assert_eq!(target.state.access(Slot::new(5).unwrap()), Access::ReadWrite);
+    assert_eq!(target.state.access(slot()), Access::ReadWrite);
     assert_eq!(keys(&target), ["attempt-1"]);
 }
 
