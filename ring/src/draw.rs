@@ -300,7 +300,10 @@ mod tests {
         );
         assert_eq!(plain.lines().count(), coloured.lines().count());
         for colour in &PALETTE[..3] {
-            assert!(coloured.contains(&format!("38;5;{colour}")), "colour {colour} is not used");
+            assert!(
+                coloured.contains(&format!("38;5;{colour}")),
+                "colour {colour} is not used"
+            );
         }
         assert!(!plain.contains('\x1b'));
     }

@@ -185,36 +185,94 @@ impl HashRing {
     ///
     /// They are the next distinct members clockwise, where one in a zone that has no copy yet goes before one
     /// in a zone that has. Members without a zone share one, the unknown zone; so without any zones this is
-    /// plain clockwise order.
+    /// plain clockwise order. For all slots, [`copies`](Self::copies) is far cheaper.
     pub fn replicas(&self, slot: Slot, factor: u8, zones: &BTreeMap<NodeId, Option<Zone>>) -> Vec<&NodeId> {
         if self.is_empty() {
             return Vec::new();
         }
-        let zone_of = |owner: u16| {
-            zones
-                .get(&self.members[usize::from(owner)])
-                .and_then(Option::as_ref)
-        };
-        let wanted = usize::from(factor).min(self.members.len());
-        let arc = self.arc_of(slot);
-        let mut copies = vec![self.owners[arc]];
-        for new_zone_only in [true, false] {
-            for step in 1..self.owners.len() {
-                if copies.len() >= wanted {
-                    break;
-                }
-                let next = self.owners[(arc + step) % self.owners.len()];
-                let taken = copies
-                    .iter()
-                    .any(|&copy| copy == next || new_zone_only && zone_of(copy) == zone_of(next));
-                if !taken {
-                    copies.push(next);
-                }
-            }
-        }
+        let copies = CopyRule::new(self, factor, zones).copies(self, self.arc_of(slot));
         copies[1..]
             .iter()
             .map(|&owner| &self.members[usize::from(owner)])
             .collect()
+    }
+
+    /// The arcs in slot order, as [`arcs`](Self::arcs), each with the members that hold a copy of it: its owner
+    /// first, then its [`replicas`](Self::replicas).
+    pub fn copies(
+        &self,
+        factor: u8,
+        zones: &BTreeMap<NodeId, Option<Zone>>,
+    ) -> Vec<(SlotRange, Vec<&NodeId>)> {
+        let rule = CopyRule::new(self, factor, zones);
+        let holders = |range: SlotRange| {
+            let copies = rule.copies(self, self.arc_of(range.first));
+            copies
+                .into_iter()
+                .map(|owner| &self.members[usize::from(owner)])
+                .collect()
+        };
+        self.arcs().map(|(range, _)| (range, holders(range))).collect()
+    }
+
+    /// How many copies of slots each member holds, the owned ones included.
+    pub fn copy_counts(&self, factor: u8, zones: &BTreeMap<NodeId, Option<Zone>>) -> BTreeMap<NodeId, u32> {
+        let mut counts = BTreeMap::new();
+        for (range, holders) in self.copies(factor, zones) {
+            for holder in holders {
+                *counts.entry(holder.clone()).or_default() += u32::from(range.len());
+            }
+        }
+        counts
+    }
+}
+
+/// Which members hold copies; zones as numbers, so that walking around the ring compares no text.
+struct CopyRule {
+    zones: Vec<usize>,
+    /// How many copies there can be.
+    copies_wanted: usize,
+    /// How many of them can be in zones of their own.
+    zones_wanted: usize,
+}
+
+impl CopyRule {
+    fn new(ring: &HashRing, factor: u8, zones: &BTreeMap<NodeId, Option<Zone>>) -> Self {
+        let zone_of = |id: &NodeId| zones.get(id).and_then(Option::as_ref);
+        let mut names: Vec<Option<&Zone>> = ring.members.iter().map(zone_of).collect();
+        names.sort_unstable();
+        names.dedup();
+        let copies_wanted = usize::from(factor.max(1)).min(ring.members.len());
+        let number = |id| names.binary_search(&zone_of(id)).unwrap_or_default();
+        let zones_wanted = copies_wanted.min(names.len());
+        Self {
+            zones: ring.members.iter().map(number).collect(),
+            copies_wanted,
+            zones_wanted,
+        }
+    }
+
+    /// The owner of the arc, then the others: first those that bring a new zone, then whoever comes next.
+    fn copies(&self, ring: &HashRing, arc: usize) -> Vec<u16> {
+        let zone = |member: u16| self.zones[usize::from(member)];
+        let clockwise = || (1..ring.owners.len()).map(|step| ring.owners[(arc + step) % ring.owners.len()]);
+        let mut copies = vec![ring.owners[arc]];
+        for member in clockwise() {
+            if copies.len() >= self.zones_wanted {
+                break;
+            }
+            if !copies.iter().any(|&copy| zone(copy) == zone(member)) {
+                copies.push(member);
+            }
+        }
+        for member in clockwise() {
+            if copies.len() >= self.copies_wanted {
+                break;
+            }
+            if !copies.contains(&member) {
+                copies.push(member);
+            }
+        }
+        copies
     }
 }

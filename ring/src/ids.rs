@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -56,9 +57,10 @@ impl FromStr for ClusterUid {
 }
 
 /// A member's stable name: the pod's name under Kubernetes. Never an address, since pod IPs are re-used.
+/// Cheap to clone: planning holds one for each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct NodeId(String);
+pub struct NodeId(Arc<str>);
 
 impl NodeId {
     const LENGTH_MAX: usize = 63;
@@ -85,7 +87,7 @@ impl FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         if is_label(text, Self::LENGTH_MAX) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(IdError::NotALabel {
                 what: "node id",
@@ -196,7 +198,9 @@ fn is_label(text: &str, length_max: usize) -> bool {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|nibble| char::from(b"0123456789abcdef"[usize::from(nibble)]));
+    bytes.iter().flat_map(digits).collect()
 }
 
 macro_rules! text_identity {
@@ -217,7 +221,7 @@ macro_rules! text_identity {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.0.to_string()
             }
         }
     )+};

@@ -8,7 +8,7 @@ pub const REPLICATION_FACTOR: u8 = 1;
 pub const REPLICATION_ACKS: u8 = 0;
 
 /// Tokens (virtual nodes) a member holds on the ring.
-pub const VIRTUAL_NODES: u16 = 16;
+pub const VIRTUAL_NODES: u16 = 32;
 
 /// A pool's weight for each of its members.
 pub const POOL_WEIGHT: u16 = 100;

@@ -74,7 +74,7 @@ pub struct CacheClusterSpec {
     pub replication: Option<Replication>,
 
     /// Tokens that each node holds on the ring, 1 to 64. More tokens spread a node's slots over more
-    /// neighbours; fewer keep CLUSTER SLOTS short. Can't be changed later. Default: 16.
+    /// neighbours; fewer keep CLUSTER SLOTS short. Can't be changed later. Default: 32.
     #[schemars(range(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_nodes: Option<u16>,

@@ -46,6 +46,14 @@ fn hammer(
     })
 }
 
+/// Waits until every slot has been written to again.
+async fn write_more(sequence: &AtomicU64) {
+    let reached = sequence.load(Ordering::SeqCst) + 1000;
+    while sequence.load(Ordering::SeqCst) < reached {
+        yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_is_lost_and_none_is_accepted_by_both() {
     let members = [
@@ -64,6 +72,7 @@ async fn no_write_is_lost_and_none_is_accepted_by_both() {
     let (sequence, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writers = members.each_ref().map(|member| hammer(member, &sequence, &stop));
 
+    write_more(&sequence).await;
     // There and back and there again: handoffs at even epochs, the tokens follow at odd ones.
     for (round, (from, to)) in [(0, 1), (1, 0), (0, 1)].into_iter().enumerate() {
         let epoch = 2 + 2 * round as u64;
@@ -84,10 +93,7 @@ async fn no_write_is_lost_and_none_is_accepted_by_both() {
         let target = &members[to];
         target.wait("settled", |progress| progress.settled).await;
         assert_eq!(target.state.progress().activated.len(), u32::from(SLOTS));
-        let reached = sequence.load(Ordering::SeqCst) + 1000;
-        while sequence.load(Ordering::SeqCst) < reached {
-            yield_now().await;
-        }
+        write_more(&sequence).await;
         for member in &members {
             member.adopt(&moved);
         }
