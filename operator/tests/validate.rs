@@ -228,7 +228,7 @@ fn absent_fields_get_their_defaults() {
         (requests["cpu"].0.as_str(), requests["memory"].0.as_str()),
         ("100m", "512Mi")
     );
-    assert_eq!((valid.replication_factor, valid.tokens_per_member), (1, 16));
+    assert_eq!((valid.replication_factor, valid.tokens_per_member), (1, 32));
     assert_eq!(
         valid.auth,
         ValidAuth::Generated {

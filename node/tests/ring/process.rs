@@ -174,7 +174,6 @@ struct ClusterClient {
     connections: BTreeMap<SocketAddr, Client>,
     first: SocketAddr,
     moved: u32,
-    tried_again: u32,
 }
 
 impl ClusterClient {
@@ -183,28 +182,26 @@ impl ClusterClient {
             connections: BTreeMap::new(),
             first,
             moved: 0,
-            tried_again: 0,
         }
     }
 
     fn ask(&mut self, words: &str) -> String {
-        let mut address = self.first;
         wait_for(words, || {
-            let reply = self
-                .connections
-                .entry(address)
-                .or_insert_with(|| Client::connect(address))
-                .ask(words);
-            if let Some(moved) = reply.strip_prefix("-MOVED ") {
+            let mut address = self.first;
+            // Between commit and activation the two nodes name each other for a moment.
+            for _ in 0..4 {
+                let connection = self
+                    .connections
+                    .entry(address)
+                    .or_insert_with(|| Client::connect(address));
+                let reply = connection.ask(words);
+                let Some(moved) = reply.strip_prefix("-MOVED ") else {
+                    return (!reply.starts_with("-TRYAGAIN")).then_some(reply);
+                };
                 address = moved.trim_end().split_once(' ').unwrap().1.parse().unwrap();
                 self.moved += 1;
-                return None;
             }
-            if reply.starts_with("-TRYAGAIN") {
-                self.tried_again += 1;
-                return None;
-            }
-            Some(reply)
+            None
         })
     }
 }
