@@ -16,10 +16,6 @@ const CANDIDATES: usize = 10;
 const ROUNDS: usize = 36;
 /// And never more often than this.
 const ROUNDS_MAX: usize = 6;
-/// How many arcs are looked at while pieces are given away, all together and about.
-const LOOKS: usize = 30_000;
-/// How many pieces are placed anew at most, so that a jump in size takes no longer than it must.
-const PIECES_ANEW_MAX: usize = 240;
 /// A piece is placed anew only for at least this much less cost.
 pub(super) const GAIN_MIN: f64 = 1e-5;
 
@@ -34,10 +30,6 @@ pub(super) struct Rebalance<'a> {
     shares: &'a [Share],
     pub(super) layout: Layout,
     scratch: Scratch,
-    /// How many arcs are looked at for one piece: fewer when many pieces are to move.
-    arcs_looked_at: usize,
-    /// How many pieces may still be placed anew.
-    pieces_left: usize,
 }
 
 /// A change that could be made: replace the arc at `index` by `pieces`.
@@ -59,22 +51,10 @@ struct Donor {
 
 impl<'a> Rebalance<'a> {
     pub(super) fn new(layout: Layout, shares: &'a [Share]) -> Self {
-        let lack = |(share, member): (&Share, u16)| {
-            let owned = f64::from(layout.load(member).owned);
-            if owned < f64::from(share.needy) {
-                (share.fair - owned) / share.piece()
-            } else {
-                0.0
-            }
-        };
-        let pieces = whole(shares.iter().zip(0..).map(lack).sum()) as usize;
-        let arcs_looked_at = (LOOKS / pieces.max(1)).clamp(24, 320);
         Self {
             shares,
             layout,
             scratch: Scratch::default(),
-            arcs_looked_at,
-            pieces_left: PIECES_ANEW_MAX,
         }
     }
 
@@ -303,16 +283,13 @@ impl<'a> Rebalance<'a> {
         }
     }
 
-    /// Those who have too much, and by how much, most first.
+    /// Those who have too much, and by how much.
     fn over(&self) -> Vec<(u16, u32)> {
         let excess = |member: u16| self.owned(member).saturating_sub(self.share(member).max);
-        let mut over: Vec<(u16, u32)> = self
-            .members()
+        self.members()
             .map(|member| (member, excess(member)))
             .filter(|&(_, excess)| excess > 0)
-            .collect();
-        over.sort_by_key(|&(_, excess)| std::cmp::Reverse(excess));
-        over
+            .collect()
     }
 
     /// How much each of those who have too much may give, so that what the receivers are still to get is enough
@@ -327,7 +304,6 @@ impl<'a> Rebalance<'a> {
                 .max(excess)
         };
         over.iter()
-            .take(CANDIDATES)
             .map(|&(member, excess)| Donor {
                 member,
                 len_max: most(member, excess),
@@ -335,8 +311,7 @@ impl<'a> Rebalance<'a> {
             .collect()
     }
 
-    /// Those who have most of what they may give away. What they own counts most: whoever came near to the limit
-    /// unnoticed would be over it after some more joins, all at once.
+    /// Those who have most of what they may give away.
     fn donors(&self) -> Vec<Donor> {
         let mut donors: Vec<(f64, u16)> = self
             .members()
@@ -344,7 +319,7 @@ impl<'a> Rebalance<'a> {
             .map(|member| {
                 let (share, load) = (self.share(member), self.layout.load(member));
                 (
-                    3.0 * f64::from(load.owned) / share.fair + f64::from(load.copies) / share.copies,
+                    f64::from(load.owned) / share.fair + f64::from(load.copies) / share.copies,
                     member,
                 )
             })
@@ -358,24 +333,12 @@ impl<'a> Rebalance<'a> {
         donors.into_iter().map(donor).collect()
     }
 
-    /// Where to look for a piece: the donors' arcs, and the longest when there are many.
-    fn longest_arcs(&self, donors: &[Donor]) -> Vec<usize> {
-        let arcs = self.layout.arcs();
-        let gives = |&index: &usize| donors.iter().any(|donor| donor.member == arcs[index].owner);
-        let mut indices: Vec<usize> = (0..arcs.len()).filter(gives).collect();
-        if indices.len() > self.arcs_looked_at {
-            indices.sort_by_key(|&index| std::cmp::Reverse(arcs[index].len));
-            indices.truncate(self.arcs_looked_at);
-        }
-        indices
-    }
-
     /// Which piece of a donor's arc the receiver is to have: its head, its tail, its middle or all of it.
     fn best_gift(&mut self, receiver: u16, donors: &[Donor], exactly: Option<u32>) -> Option<Change> {
         let mut best: Option<Change> = None;
         let room = self.share(receiver).full.saturating_sub(self.owned(receiver));
         let gain = exactly.unwrap_or_else(|| self.gain(receiver)).min(room);
-        for index in self.longest_arcs(donors) {
+        for index in 0..self.layout.arcs().len() {
             let arc = self.layout.arcs()[index];
             let donor = donors
                 .iter()
@@ -445,8 +408,7 @@ impl<'a> Rebalance<'a> {
                 .count();
             let (old, start) = (before[slot], slot);
             slot += run;
-            if old != arc.owner && self.pieces_left > 0 {
-                self.pieces_left -= 1;
+            if old != arc.owner {
                 changed |= self.place_piece_anew(index, offset, run, old, start);
             }
         }

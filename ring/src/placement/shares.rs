@@ -20,7 +20,7 @@ const ARC_MIN: f64 = 4.0;
 /// No member is to own more than this times its fair share.
 const OWNED_MAX: f64 = 1.05;
 /// A member that gains slots gains up to this times its fair share.
-const OWNED_FULL: f64 = 1.025;
+const OWNED_FULL: f64 = 1.03;
 /// A member gives slots away only while it keeps this much of its fair share.
 const OWNED_KEPT: f64 = 0.975;
 /// A member with less than this much of its fair share is given more, from the others if need be. Below
