@@ -247,40 +247,47 @@ impl<'a> Rebalance<'a> {
 
     /// Gives members in need their share from those who have most, and takes from those who have too much.
     fn fill_needs(&mut self) {
-        let mut receivers: Vec<u16> = self
+        let needy: Vec<u16> = self
             .members()
             .filter(|&member| self.owned(member) < self.share(member).needy)
             .collect();
+        let mut receivers = needy.clone();
         loop {
-            let owned = |member: u16| f64::from(self.owned(member)) / self.share(member).fair;
             receivers.retain(|&member| f64::from(self.owned(member)) + 0.5 < self.share(member).fair);
             let over = self.over();
-            let needy = receivers
-                .iter()
-                .copied()
-                .min_by(|&a, &b| owned(a).total_cmp(&owned(b)));
-            let receiver = match needy {
-                Some(receiver) => receiver,
-                None if over.is_empty() => break,
-                None => match self.most_in_need().first() {
-                    Some(&receiver) => receiver,
-                    None => break,
-                },
-            };
-            let donors = if over.is_empty() {
-                self.donors()
-            } else {
-                self.relief(&over, &receivers)
-            };
-            let Some(change) = self.best_gift(receiver, &donors, None) else {
-                receivers.retain(|&member| member != receiver);
-                if needy.is_none() {
+            let change = if over.is_empty() {
+                let Some(receiver) = self.poorest(&receivers) else {
                     break;
+                };
+                let donors = self.donors(&receivers);
+                let change = self.best_gift(receiver, &donors, None);
+                if change.is_none() {
+                    receivers.retain(|&member| member != receiver);
+                    continue;
                 }
-                continue;
+                change
+            } else {
+                // Whoever gets slots anyway gets these first, even beyond its share; then those who have least.
+                let donors = self.relief(&over, &receivers);
+                let mut likely: Vec<u16> = self.poorest(&receivers).into_iter().collect();
+                likely.extend(needy.iter().filter(|member| !receivers.contains(member)));
+                likely.extend(self.most_in_need());
+                likely
+                    .into_iter()
+                    .find_map(|receiver| self.best_gift(receiver, &donors, None))
             };
+            let Some(change) = change else { break };
             self.apply(change.index, &change.pieces);
         }
+    }
+
+    /// Who has least of its share.
+    fn poorest(&self, members: &[u16]) -> Option<u16> {
+        let owned = |member: u16| f64::from(self.owned(member)) / self.share(member).fair;
+        members
+            .iter()
+            .copied()
+            .min_by(|&a, &b| owned(a).total_cmp(&owned(b)))
     }
 
     /// Those who have too much, and by how much.
@@ -311,11 +318,12 @@ impl<'a> Rebalance<'a> {
             .collect()
     }
 
-    /// Those who have most of what they may give away.
-    fn donors(&self) -> Vec<Donor> {
+    /// Those who have most of what they may give away. Nobody who is still to get something: two of those would
+    /// pass the same slots to and fro for ever.
+    fn donors(&self, receivers: &[u16]) -> Vec<Donor> {
         let mut donors: Vec<(f64, u16)> = self
             .members()
-            .filter(|&member| self.loss(member) > 0)
+            .filter(|&member| self.loss(member) > 0 && !receivers.contains(&member))
             .map(|member| {
                 let (share, load) = (self.share(member), self.layout.load(member));
                 (
@@ -437,7 +445,7 @@ impl<'a> Rebalance<'a> {
         } else {
             // Somebody who had too much can only give another piece instead.
             let over = self.owned(old) > self.share(old).max;
-            let mut donors = if over { Vec::new() } else { self.donors() };
+            let mut donors = if over { Vec::new() } else { self.donors(&[]) };
             donors.push(Donor {
                 member: old,
                 len_max: len,

@@ -13,7 +13,7 @@ use crate::{SLOT_COUNT, Zone};
 pub(super) const ARCS_MAX: u32 = 64;
 
 /// The most arcs that are aimed at, since a history of changes doesn't meet the aim exactly.
-const ARCS_TARGET_MAX: f64 = 40.0;
+const ARCS_TARGET_MAX: f64 = 32.0;
 /// Arcs are to be at least this long on average, even if that makes them fewer.
 const ARC_MIN: f64 = 4.0;
 
