@@ -23,9 +23,7 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<u64, String> {
     for _ in 0..if bug.is_some() { BUG_STEPS } else { STEPS } {
         world.step()?;
     }
-    if bug.is_none() {
-        world.calm_down()?;
-    }
+    world.calm_down()?;
     Ok(world.trace())
 }
 

@@ -256,8 +256,21 @@ impl World {
         })
     }
 
-    /// Invariants 1 (one writer) and 2 (acknowledged means kept, while no process dies) for the sampled slots.
+    /// Invariants 1 (one writer) and 2 (acknowledged means kept, while no process dies) for the sampled slots, and
+    /// what 3 (epochs only grow) is for: nobody has another ring of the same epoch.
     fn check(&mut self) -> Result<(), String> {
+        let documents = || {
+            self.nodes
+                .values()
+                .filter_map(|node| node.table.document())
+                .chain(&self.stored)
+        };
+        for document in documents() {
+            let epoch = document.epoch;
+            if documents().any(|other| other.epoch == epoch && other != document) {
+                return Err(self.violation(&format!("there are two rings of epoch {epoch}")));
+            }
+        }
         for slot in self.slots.clone() {
             let writers: Vec<(&NodeId, &Node)> = self.writers(slot).collect();
             if let [_, _, ..] = writers[..] {
