@@ -58,6 +58,8 @@ pub struct Config {
     pub zone: Option<Zone>,
     /// What clients must give; `None` when everybody may enter.
     pub password: Option<Secret>,
+    /// The file that it was read from and that is followed.
+    pub password_file: Option<PathBuf>,
     /// Clients that may be connected at the same time.
     pub clients_max: usize,
     /// How connections end after SIGTERM.
@@ -210,6 +212,7 @@ pub fn resolve(
             zone => zone.map(|zone| Zone(zone.to_owned())),
         },
         password,
+        password_file: flags.password_file.clone(),
         clients_max: flags.max_clients.map_or(CLIENTS_MAX_DEFAULT, |clients| {
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),

@@ -7,7 +7,7 @@ use crate::clients::Clients;
 use crate::command::table;
 use crate::resp::Limits;
 use crate::routing::Routing;
-use crate::secret::Secret;
+use crate::secret::{LiveSecret, Secret};
 use crate::stats::Stats;
 use crate::store::Store;
 
@@ -104,8 +104,8 @@ pub struct Node {
     pub clients: Clients,
     /// What can be changed while it runs.
     pub settings: Settings,
-    /// What clients must give.
-    pub password: Option<Secret>,
+    /// What clients must give; `None` when everybody may enter.
+    pub password: Option<LiveSecret>,
     /// Threads that serve clients.
     pub threads: usize,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -123,7 +123,7 @@ impl Node {
             stats: Stats::new(table().len()),
             clients: Clients::default(),
             settings: Settings::new(options.clients_max),
-            password: options.password,
+            password: options.password.map(LiveSecret::new),
             threads: options.threads,
             started_at_ms: options.started_at_ms,
             run_id: options.run_id,

@@ -127,6 +127,14 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         let subject = subject(&node, member, &is_stopping);
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
+    if let Some(path) = config.password_file.clone() {
+        let (node, stop) = (node.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Some(password) = &node.password {
+                password.follow(&path, stop).await;
+            }
+        });
+    }
     let options = ServerOptions {
         addr: config.bind,
         threads: config.threads,

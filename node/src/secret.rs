@@ -2,16 +2,76 @@
 //!
 //! Only its SHA-256 is kept: a core dump or a log line has nothing to give away, and comparing two digests
 //! takes the same time whatever was typed and however long it was.
+//!
+//! The file is read again every second: Kubernetes rewrites it when the Secret behind it changes. Connections that
+//! are authenticated stay so, as they do when Redis changes `requirepass`.
 
 use std::fmt;
 use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 /// The password that clients must give.
 #[derive(Clone)]
 pub struct Secret {
     digest: [u8; 32],
+}
+
+/// How often the file is read again.
+const REREAD: Duration = Duration::from_secs(1);
+
+/// The password at this moment.
+#[derive(Debug)]
+pub struct LiveSecret(RwLock<Secret>);
+
+impl LiveSecret {
+    /// Begins with that one.
+    pub fn new(secret: Secret) -> Self {
+        Self(RwLock::new(secret))
+    }
+
+    /// Whether this is the password now.
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        self.0.read().matches(candidate)
+    }
+
+    /// Takes another one. Returns whether it is another.
+    fn replace(&self, secret: Secret) -> bool {
+        let mut now = self.0.write();
+        let changed = now.digest != secret.digest;
+        *now = secret;
+        changed
+    }
+
+    /// Follows the file until told to stop. While the file is missing or empty, the last password holds.
+    pub async fn follow(&self, path: &Path, stop: CancellationToken) {
+        let mut problem = None;
+        while stop
+            .run_until_cancelled(tokio::time::sleep(REREAD))
+            .await
+            .is_some()
+        {
+            let now = self.reread(path).err();
+            if let Some(error) = now.as_ref().filter(|_| now != problem) {
+                warn!(path = %path.display(), error, "the password file can't be used, the last password holds");
+            }
+            problem = now;
+        }
+    }
+
+    fn reread(&self, path: &Path) -> Result<(), String> {
+        let content = std::fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
+        let secret = Secret::from_file_content(&content).map_err(|error| error.to_string())?;
+        if self.replace(secret) {
+            info!("the password changed; clients that connect from now on must give the new one");
+        }
+        Ok(())
+    }
 }
 
 /// A password file whose content can't be a password.
@@ -79,6 +139,29 @@ mod tests {
         for empty in [b"".as_slice(), b"\n", b"\r\n"] {
             assert_eq!(Secret::from_file_content(empty).unwrap_err(), SecretError::Empty);
         }
+    }
+
+    #[test]
+    fn a_changed_file_is_followed_and_a_spoilt_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let secret = LiveSecret::new(Secret::from_file_content(b"old").unwrap());
+        for (content, is_usable, holds) in [
+            ("new\n", true, "new"),
+            ("", false, "new"),
+            ("newer", true, "newer"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(secret.reread(&path).is_ok(), is_usable, "{content:?}");
+            assert!(secret.matches(holds.as_bytes()), "{content:?}");
+            assert!(!secret.matches(b"old"));
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(secret.reread(&path).is_err());
+        assert!(
+            secret.matches(b"newer"),
+            "the last one holds while the file is missing"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! An object of that name which is not the cluster's is never touched. The cache says cheaply that all is
 //! well; before anything is written the API server is asked, so that a cache that lags causes no write.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use annulus_crds::v1alpha1::CacheCluster;
@@ -125,8 +126,13 @@ owned! {
     StatefulSet, true, stateful_sets;
 }
 
-/// Applies every object, those first that pods need to start.
-pub async fn apply(ctx: &Context, cluster: &ValidCluster, built: Built) -> Result<(), ApplyError> {
+/// Applies every object, those first that pods need to start. Returns the names of the `StatefulSets` that the
+/// cache did not show as they were built: what it tells of their revisions is about another template.
+pub async fn apply(
+    ctx: &Context,
+    cluster: &ValidCluster,
+    built: Built,
+) -> Result<BTreeSet<String>, ApplyError> {
     let Built {
         service_account,
         client_service,
@@ -143,8 +149,21 @@ pub async fn apply(ctx: &Context, cluster: &ValidCluster, built: Built) -> Resul
         ensure.object(ring_config_map),
         ensure.object(pod_disruption_budget),
     )?;
-    futures::future::try_join_all(stateful_sets.into_iter().map(|set| ensure.object(set))).await?;
-    Ok(())
+    let sets = stateful_sets.into_iter().map(|set| async {
+        let name = set.name_any();
+        let seen = ensure.object(set).await?;
+        Ok((name, seen))
+    });
+    let sets = futures::future::try_join_all(sets).await?;
+    let differed = |(name, seen): (String, Seen)| (seen == Seen::Otherwise).then_some(name);
+    Ok(sets.into_iter().filter_map(differed).collect())
+}
+
+/// How the cache showed an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    AsBuilt,
+    Otherwise,
 }
 
 /// Creates the Secret with a generated password. One that is there is never written.
@@ -228,7 +247,7 @@ struct Ensure<'a> {
 }
 
 impl Ensure<'_> {
-    async fn object<K: Owned>(&self, built: K) -> Result<(), ApplyError> {
+    async fn object<K: Owned>(&self, built: K) -> Result<Seen, ApplyError> {
         let name = built.name_any();
         let mut body = to_value(&built)?;
         let hash = drift::hash(&body);
@@ -240,7 +259,7 @@ impl Ensure<'_> {
                 .map(String::as_str);
             let ours = owner(cached.as_ref(), self.cluster) == Owner::Cluster;
             if ours && drift::drift(&body, &hash, &to_value(cached.as_ref())?, foreign).is_none() {
-                return Ok(());
+                return Ok(Seen::AsBuilt);
             }
         }
         let api: Api<K> = Api::namespaced(self.ctx.client.clone(), &self.cluster.key.namespace);
@@ -251,7 +270,7 @@ impl Ensure<'_> {
         let drift = match &live {
             None => Drift::Absent,
             // It comes back once it is gone, which wakes the reconcile.
-            Some(live) if live.meta().deletion_timestamp.is_some() => return Ok(()),
+            Some(live) if live.meta().deletion_timestamp.is_some() => return Ok(Seen::Otherwise),
             Some(live) => match owner(live, self.cluster) {
                 Owner::Predecessor => return Err(ApplyError::Predecessor { kind: K::KIND, name }),
                 Owner::Other if !was_ours(live, self.cluster) => {
@@ -259,7 +278,7 @@ impl Ensure<'_> {
                 }
                 Owner::Cluster | Owner::Other => {
                     match drift::drift(&body, &hash, &to_value(live)?, foreign(live).as_deref()) {
-                        None => return Ok(()),
+                        None => return Ok(Seen::Otherwise),
                         Some(drift) => drift,
                     }
                 }
@@ -279,10 +298,15 @@ impl Ensure<'_> {
             .map_err(|error| failed(K::KIND, &name, error))?;
         // Applying takes back the fields that were built. Fields and list entries that somebody else added stay
         // theirs, and only replacing the object removes them.
-        if K::WHOLE_SPEC && foreign(&applied).is_some() {
+        let replacement = if K::WHOLE_SPEC && foreign(&applied).is_some() {
             body["metadata"]["resourceVersion"] = json!(applied.resource_version());
+            Some(body)
+        } else {
+            drift::without_foreign_keys(&body, to_value(&applied)?)
+        };
+        if let Some(replacement) = replacement {
             let replacement: K =
-                serde_json::from_value(body).map_err(|error| unreadable(K::KIND, &name, error))?;
+                serde_json::from_value(replacement).map_err(|error| unreadable(K::KIND, &name, error))?;
             let params = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
                 ..PostParams::default()
@@ -292,7 +316,7 @@ impl Ensure<'_> {
                 .await
                 .map_err(|error| failed(K::KIND, &name, error))?;
         }
-        Ok(())
+        Ok(Seen::Otherwise)
     }
 }
 

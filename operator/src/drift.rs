@@ -64,8 +64,37 @@ pub fn foreign_spec_writer(entries: &[ManagedFieldsEntry]) -> Option<String> {
     Some(foreign.manager.clone().unwrap_or_else(|| "somebody".to_owned()))
 }
 
+/// Maps in which a key that somebody added changes what the object does: a Service with one more key in its
+/// selector finds no pods.
+const EXACT: [&str; 1] = [".spec.selector"];
+
+/// The live object with the maps that must be exactly as built replaced, if any is not.
+pub fn without_foreign_keys(built: &Value, mut live: Value) -> Option<Value> {
+    let mut changed = false;
+    for path in EXACT {
+        let pointer = path.replace('.', "/");
+        if let (Some(built), Some(live)) = (built.pointer(&pointer), live.pointer_mut(&pointer))
+            && has_more_keys(live, built)
+        {
+            *live = built.clone();
+            changed = true;
+        }
+    }
+    changed.then_some(live)
+}
+
+fn has_more_keys(live: &Value, built: &Value) -> bool {
+    match (live, built) {
+        (Value::Object(live), Value::Object(built)) => live.keys().any(|key| !built.contains_key(key)),
+        _ => false,
+    }
+}
+
 /// Whether `live` has everything of `built`; otherwise `path` names the first field that differs.
 fn covers(live: &Value, built: &Value, path: &mut String) -> bool {
+    if EXACT.contains(&path.as_str()) && has_more_keys(live, built) {
+        return false;
+    }
     match (live, built) {
         (Value::Object(live), Value::Object(built)) => built.iter().all(|(key, wanted)| {
             let length = path.len();
@@ -173,9 +202,9 @@ mod tests {
     fn what_was_built_must_be_there_and_others_may_add() {
         let built = json!({
             "metadata": {"name": "c", "labels": {"a": "1"}},
-            "spec": {"replicas": 3, "list": [{"name": "x"}], "off": false, "none": [], "limits": {"cpu": "1000m", "memory": "1024Mi"}},
+            "spec": {"replicas": 3, "selector": {"app": "c"}, "list": [{"name": "x"}], "off": false, "none": [], "limits": {"cpu": "1000m", "memory": "1024Mi"}},
         });
-        let rows: [(&str, Edit, Option<&str>); 10] = [
+        let rows: [(&str, Edit, Option<&str>); 11] = [
             ("untouched", |_| {}, None),
             (
                 "a default added",
@@ -223,6 +252,11 @@ mod tests {
                 Some(".spec.list"),
             ),
             (
+                "a key added to a selector",
+                |live| live["spec"]["selector"]["b"] = json!("2"),
+                Some(".spec.selector"),
+            ),
+            (
                 "a label removed",
                 |live| live["metadata"]["labels"] = json!({}),
                 Some(".metadata.labels.a"),
@@ -234,6 +268,16 @@ mod tests {
             let expected = field.map(|field| Drift::Field(field.to_owned()));
             assert_eq!(drift(&built, &hash(&built), &live, None), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_added_to_a_selector_is_taken_out() {
+        let built = json!({"spec": {"selector": {"app": "c"}}});
+        let mut live = json!({"spec": {"selector": {"app": "c"}, "clusterIP": "10.0.0.1"}});
+        assert_eq!(without_foreign_keys(&built, live.clone()), None);
+        let whole = live.clone();
+        live["spec"]["selector"]["b"] = json!("2");
+        assert_eq!(without_foreign_keys(&built, live), Some(whole));
     }
 
     #[test]

@@ -116,9 +116,17 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
             apply::create_secret(ctx, &cluster).await?;
         }
         let applied = Box::pin(apply::apply(ctx, &cluster, build(&cluster, &plan.pools))).await;
-        if let Err(error) = applied {
-            tell_apply_failed(ctx, object, &cluster, &view, &plan, &error).await?;
-            return Err(error.into());
+        match applied {
+            Ok(differed) if differed.is_empty() => {}
+            // Which pods are to be replaced was decided by a revision of something that wasn't built so.
+            Ok(differed) => {
+                view.forget_revisions(&differed);
+                plan = plan::plan(&cluster, &view);
+            }
+            Err(error) => {
+                tell_apply_failed(ctx, object, &cluster, &view, &plan, &error).await?;
+                return Err(error.into());
+            }
         }
         let moved_on = execute::execute(ctx, object, &cluster, &plan, &mut view).await?;
         apply::delete_retired(ctx, &cluster, &plan.retired).await?;

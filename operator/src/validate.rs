@@ -263,13 +263,19 @@ fn pools(cluster: &str, spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> Vec
         } else {
             "spec".to_owned()
         };
+        // A pool without resources of its own has the cluster's, and mistakes in those are told once.
+        let resources_path = if pool.resources.is_some() {
+            format!("{path}.resources")
+        } else {
+            "spec.resources".to_owned()
+        };
         let resources = pool
             .resources
             .clone()
             .or_else(|| spec.resources.clone())
             .unwrap_or_default();
-        let resources = rules::resources(resources, &format!("{path}.resources"), mistakes);
-        let memory_max_bytes = rules::memory_max(spec, &resources, mistakes);
+        let resources = rules::resources(resources, &resources_path, mistakes);
+        let memory_max_bytes = rules::memory_max(spec, &resources, &resources_path, mistakes);
         let mut node_selector = spec
             .scheduling
             .as_ref()

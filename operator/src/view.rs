@@ -1,6 +1,6 @@
 //! What is seen of a cluster at one moment, without a Kubernetes type: the input of `plan` and `status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -79,6 +79,13 @@ impl View {
             })
         });
         answering.collect()
+    }
+
+    /// Takes the revisions of these `StatefulSets` as not known.
+    pub fn forget_revisions(&mut self, sets: &BTreeSet<String>) {
+        for set in self.sets.iter_mut().filter(|set| sets.contains(&set.name)) {
+            set.revision = None;
+        }
     }
 
     /// A node's zone: where it runs, or else where the ring last knew it, so that a pod which is being

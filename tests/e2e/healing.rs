@@ -115,7 +115,6 @@ async fn deleted_objects_come_back() {
     .await;
 }
 
-#[ignore = "not held yet: nodes read their password only at boot"]
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_password_comes_back_and_is_accepted() {
     run("deleted_password", async |test| {
@@ -253,7 +252,6 @@ impl Specs {
     }
 }
 
-#[ignore = "not held yet: a key added to the selector of the client Service stays"]
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_by_hand_are_put_right() {
     run("edits_by_hand", async |test| {

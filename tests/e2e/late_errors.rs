@@ -9,7 +9,6 @@ use super::small;
 
 const KEYS: u32 = 300;
 
-#[ignore = "not held yet: the message names the limit of the cluster where it is the limit of a pool"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spec_that_got_past_admission_gives_a_condition_and_is_healed() {
     run("past_admission", async |test| {

@@ -126,7 +126,6 @@ async fn killed_while_slots_move() {
     .await;
 }
 
-#[ignore = "not held yet: a repaired template still costs one serving pod, planned before the repair"]
 #[tokio::test(flavor = "multi_thread")]
 async fn edited_while_nobody_led() {
     run("edited_while_nobody_led", async |test| {

@@ -81,7 +81,8 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_DATA_DIR", value_name = "PATH")]
     pub data_dir: Option<PathBuf>,
 
-    /// File with the password that clients must give; one line end at its end doesn't count.
+    /// File with the password that clients must give; one line end at its end doesn't count. A change of the file
+    /// takes effect within a second.
     #[arg(long, env = "ANNULUS_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 

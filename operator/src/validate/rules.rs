@@ -239,10 +239,11 @@ pub(super) fn resources(
     resources
 }
 
-/// The budget for data, which must leave room below the memory limit.
+/// The budget for data, which must leave room below the memory limit, which stands at `path`.
 pub(super) fn memory_max(
     spec: &CacheClusterSpec,
     resources: &ResourceRequirements,
+    path: &str,
     mistakes: &mut Mistakes,
 ) -> Option<u64> {
     let written = spec.memory.as_ref().and_then(|memory| memory.max.as_ref())?;
@@ -259,13 +260,15 @@ pub(super) fn memory_max(
         }
     };
     let limit = resources.limits.as_ref().and_then(|limits| limits.get("memory"));
-    if let Some(Ok(limit_bytes)) = limit.map(bytes_of) {
-        mistakes.require(
-            max < limit_bytes,
-            field,
-            "must be less than the container's memory limit (resources.limits.memory, 512Mi when absent): leave \
+    if let Some(limit) = limit
+        && bytes_of(limit).is_ok_and(|limit_bytes| max >= limit_bytes)
+    {
+        let problem = format!(
+            "is {} and must be less than the container's memory limit, {path}.limits.memory, which is {}: leave \
              memory.max out to have it derived, or raise the limit",
+            written.0, limit.0
         );
+        mistakes.add(field, problem);
     }
     Some(max)
 }
