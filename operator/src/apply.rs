@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use annulus_crds::v1alpha1::CacheCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
@@ -123,6 +124,7 @@ owned! {
     Service, false, services;
     ConfigMap, false, config_maps;
     PodDisruptionBudget, true, pod_disruption_budgets;
+    NetworkPolicy, true, network_policies;
     StatefulSet, true, stateful_sets;
 }
 
@@ -139,6 +141,7 @@ pub async fn apply(
         nodes_service,
         ring_config_map,
         pod_disruption_budget,
+        network_policy,
         stateful_sets,
     } = built;
     let ensure = Ensure { ctx, cluster };
@@ -148,6 +151,7 @@ pub async fn apply(
         ensure.object(client_service),
         ensure.object(ring_config_map),
         ensure.object(pod_disruption_budget),
+        ensure.object(network_policy),
     )?;
     let sets = stateful_sets.into_iter().map(|set| async {
         let name = set.name_any();

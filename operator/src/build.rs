@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use annulus_crds::v1alpha1::CacheCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -14,6 +15,7 @@ use crate::plan::PoolPlan;
 use crate::validate::ValidCluster;
 
 pub mod config_map;
+mod network_policy;
 mod pod;
 mod pod_disruption_budget;
 pub mod secret;
@@ -41,6 +43,8 @@ pub struct Built {
     pub ring_config_map: ConfigMap,
     /// How many pods may be evicted at once.
     pub pod_disruption_budget: PodDisruptionBudget,
+    /// Who may talk to the pods.
+    pub network_policy: NetworkPolicy,
     /// One for each pool.
     pub stateful_sets: Vec<StatefulSet>,
 }
@@ -53,6 +57,7 @@ pub fn build(cluster: &ValidCluster, pools: &[PoolPlan]) -> Built {
         nodes_service: service::nodes(cluster),
         ring_config_map: config_map::empty(cluster),
         pod_disruption_budget: pod_disruption_budget::build(cluster),
+        network_policy: network_policy::build(cluster),
         stateful_sets: pools
             .iter()
             .map(|pool| stateful_set::build(cluster, pool))

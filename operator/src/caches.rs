@@ -11,6 +11,7 @@ use annulus_crds::v1alpha1::CacheCluster;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
@@ -96,6 +97,8 @@ pub struct Caches {
     pub config_maps: Store<ConfigMap>,
     /// Disruption budgets of clusters.
     pub pod_disruption_budgets: Store<PodDisruptionBudget>,
+    /// Network policies of clusters.
+    pub network_policies: Store<NetworkPolicy>,
     /// Service accounts of clusters.
     pub service_accounts: Store<ServiceAccount>,
 }
@@ -134,6 +137,7 @@ impl Caches {
             services: watches.open(owned.clone(), drop_managed_fields, cluster_label),
             config_maps: watches.open(owned.clone(), drop_managed_fields, cluster_label),
             pod_disruption_budgets: watches.open(owned.clone(), note_foreign_writer, cluster_label),
+            network_policies: watches.open(owned.clone(), note_foreign_writer, cluster_label),
             service_accounts: watches.open(owned, drop_managed_fields, cluster_label),
         }
     }
@@ -146,6 +150,7 @@ impl Caches {
         self.services.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
         self.pod_disruption_budgets.wait_until_ready().await?;
+        self.network_policies.wait_until_ready().await?;
         self.service_accounts.wait_until_ready().await
     }
 }

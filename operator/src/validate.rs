@@ -11,8 +11,8 @@ use std::fmt;
 
 use annulus_crds::bytes_of;
 use annulus_crds::v1alpha1::{
-    CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom, Pool, Scheduling,
-    ServiceType, defaults,
+    AllowedNamespaces, CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom, Pool,
+    Scheduling, ServiceType, defaults,
 };
 use annulus_ring::{ClusterUid, Weight};
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
@@ -27,6 +27,8 @@ mod rules;
 pub struct Installation {
     /// The image of cache nodes.
     pub node_image: Option<String>,
+    /// The operator's own namespace, where it is known.
+    pub namespace: Option<String>,
 }
 
 /// A checked cluster with every default filled in.
@@ -64,6 +66,10 @@ pub struct ValidCluster {
     pub service_type: ServiceType,
     /// Annotations for the Service.
     pub service_annotations: BTreeMap<String, String>,
+    /// Whose pods may connect as clients.
+    pub allowed_namespaces: AllowedNamespaces,
+    /// The operator's own namespace, where it is known.
+    pub operator_namespace: Option<String>,
     /// Where the password is.
     pub auth: ValidAuth,
     /// Nothing is to be touched.
@@ -220,6 +226,12 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         pod_annotations: pod_metadata.annotations,
         service_type: service.type_.unwrap_or_default(),
         service_annotations: service.annotations,
+        allowed_namespaces: spec
+            .tenancy
+            .as_ref()
+            .and_then(|tenancy| tenancy.allowed_namespaces.clone())
+            .unwrap_or_default(),
+        operator_namespace: installation.namespace.clone(),
         auth: auth(&key.name, spec),
         pause: spec.pause,
         key,

@@ -18,6 +18,7 @@ fn objects_of_each_fixture() {
         let cluster = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let installation = Installation {
             node_image: Some("registry.example.com/annulus-node:0.1.0".to_owned()),
+            namespace: Some("annulus-system".to_owned()),
         };
         let cluster = validate(&cluster, &installation).unwrap();
         let plan = plan(&cluster, &View::default());
@@ -28,6 +29,7 @@ fn objects_of_each_fixture() {
             yaml(&built.nodes_service),
             yaml(&built.ring_config_map),
             yaml(&built.pod_disruption_budget),
+            yaml(&built.network_policy),
         ];
         documents.extend(built.stateful_sets.iter().map(yaml));
         insta::assert_snapshot!(documents.join("---\n"));

@@ -43,7 +43,7 @@ async fn objects_come_first_then_the_status() {
         writes.len() - 1,
         "{writes:?}"
     );
-    assert_eq!(writes.len(), 8, "{writes:?}");
+    assert_eq!(writes.len(), 9, "{writes:?}");
     assert_eq!(
         world.condition("Ready"),
         ("False".to_owned(), "WaitingForNodes".to_owned())

@@ -326,6 +326,7 @@ fn an_invalid_spec_keeps_the_facts_and_says_what_to_write() {
     let text = "{apiVersion: annulus.dev/v1alpha1, kind: CacheCluster, metadata: {name: c, namespace: n, uid: u-1}, spec: {nodes: 0}}";
     let installation = Installation {
         node_image: Some("node:1".to_owned()),
+        ..Installation::default()
     };
     let invalid = validate(&serde_yaml::from_str(text).unwrap(), &installation).unwrap_err();
     let after = status(&before, 5, &Outcome::Invalid(&invalid), &at(9));

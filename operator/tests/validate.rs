@@ -18,6 +18,7 @@ fn cluster(name: &str, spec: &str) -> CacheCluster {
 fn installation() -> Installation {
     Installation {
         node_image: Some("node:1".to_owned()),
+        ..Installation::default()
     }
 }
 

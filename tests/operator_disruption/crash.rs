@@ -12,8 +12,9 @@ use crate::small;
 const KEYS: u32 = 2_000;
 
 /// Objects that a finished cluster owns.
-const WHOLE: [(&str, &str); 7] = [
+const WHOLE: [(&str, &str); 8] = [
     ("ConfigMap", "demo-ring"),
+    ("NetworkPolicy", "demo"),
     ("PodDisruptionBudget", "demo"),
     ("Secret", "demo-auth"),
     ("Service", "demo"),

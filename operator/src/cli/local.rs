@@ -329,6 +329,7 @@ fn parse(text: &str) -> Result<ValidCluster, String> {
     cluster.metadata.uid = Some(format!("local-{name}"));
     let installation = Installation {
         node_image: Some("local".to_owned()),
+        namespace: None,
     };
     validate(&cluster, &installation).map_err(|invalid| invalid.to_string())
 }

@@ -93,7 +93,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 
     let election = leader::election(client.clone(), &lease_namespace, &identity);
     readiness.set(true);
-    let lead = election.with_lease(lead(args, client, identity, metrics, readiness));
+    let lead = election.with_lease(lead(args, &lease_namespace, client, identity, metrics, readiness));
     tokio::select! {
         outcome = lead => match outcome {
             None => Err("the lease was lost, another replica leads; ending, to be restarted as a follower".to_owned()),
@@ -111,6 +111,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 /// Everything that only the leader does. Ends when a part of it ends, which none should.
 async fn lead(
     args: RunArgs,
+    lease_namespace: &str,
     client: Client,
     identity: String,
     metrics: Metrics,
@@ -150,6 +151,7 @@ async fn lead(
             events: events.clone(),
             installation: Installation {
                 node_image: args.node_image.clone(),
+                namespace: Some(lease_namespace.to_owned()),
             },
             memory: Memory::default(),
         });

@@ -15,6 +15,7 @@ pub fn cluster(spec: &str) -> ValidCluster {
     );
     let installation = Installation {
         node_image: Some("node:1".to_owned()),
+        ..Installation::default()
     };
     validate(&serde_yaml::from_str(&text).unwrap(), &installation).unwrap()
 }

@@ -15,6 +15,7 @@ use annulus_operator::reconcile::{ReconcileError, reconcile};
 use annulus_operator::validate::Installation;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::{self, Lookup, store::Writer};
 use kube::runtime::watcher::Event;
@@ -52,6 +53,7 @@ struct Writers {
     services: Writer<Service>,
     config_maps: Writer<ConfigMap>,
     pod_disruption_budgets: Writer<PodDisruptionBudget>,
+    network_policies: Writer<NetworkPolicy>,
     service_accounts: Writer<ServiceAccount>,
 }
 
@@ -76,6 +78,7 @@ impl World {
         let (services, service_writer) = reflector::store();
         let (config_maps, config_map_writer) = reflector::store();
         let (pod_disruption_budgets, budget_writer) = reflector::store();
+        let (network_policies, policy_writer) = reflector::store();
         let (service_accounts, account_writer) = reflector::store();
         let ctx = Context {
             client: api.client(),
@@ -86,6 +89,7 @@ impl World {
                 services,
                 config_maps,
                 pod_disruption_budgets,
+                network_policies,
                 service_accounts,
             },
             zones: Zones::new(reflector::store().0),
@@ -94,6 +98,7 @@ impl World {
             metrics,
             installation: Installation {
                 node_image: Some("annulus-node:1".to_owned()),
+                ..Installation::default()
             },
             memory: Memory::default(),
         };
@@ -103,6 +108,7 @@ impl World {
             services: service_writer,
             config_maps: config_map_writer,
             pod_disruption_budgets: budget_writer,
+            network_policies: policy_writer,
             service_accounts: account_writer,
         };
         Self {
@@ -129,6 +135,7 @@ impl World {
             &mut writers.pod_disruption_budgets,
             self.api.list("/poddisruptionbudgets/"),
         );
+        fill(&mut writers.network_policies, self.api.list("/networkpolicies/"));
         fill(&mut writers.service_accounts, self.api.list("/serviceaccounts/"));
         fill(&mut writers.pods, self.pods.values().cloned().collect());
     }

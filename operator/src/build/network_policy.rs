@@ -1,0 +1,122 @@
+//! Who may talk to a cluster's pods, and to whom they may talk, where the network plugin enforces it.
+//!
+//! | port | from |
+//! | --- | --- |
+//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody when the Service reaches outside |
+//! | peer | the cluster's own pods, and operators |
+//! | http (health, metrics) | everybody |
+//!
+//! Nodes themselves open connections to their peers and to DNS only.
+
+use annulus_crds::v1alpha1::{AllowedNamespaces, NamespacesFrom, ServiceType, defaults};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+    NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{metadata, pod_selector, selects};
+use crate::validate::ValidCluster;
+
+const DNS_PORT: u16 = 53;
+/// Labels of the operator's pods, as the chart gives them.
+const OPERATOR_LABELS: [(&str, &str); 2] = [
+    ("app.kubernetes.io/name", "annulus"),
+    ("app.kubernetes.io/component", "operator"),
+];
+/// Every namespace has its name as this label.
+const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
+
+pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
+    let own = || NetworkPolicyPeer {
+        pod_selector: Some(selects(pod_selector(&cluster.key.name))),
+        ..NetworkPolicyPeer::default()
+    };
+    let from =
+        |ports: Vec<NetworkPolicyPort>, from: Option<Vec<NetworkPolicyPeer>>| NetworkPolicyIngressRule {
+            ports: Some(ports),
+            from,
+        };
+    NetworkPolicy {
+        metadata: metadata(cluster, cluster.key.name.clone()),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selects(pod_selector(&cluster.key.name))),
+            policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+            ingress: Some(vec![
+                from(vec![port("TCP", defaults::CLIENT_PORT)], clients(cluster)),
+                from(
+                    vec![port("TCP", defaults::PEER_PORT)],
+                    Some(vec![own(), operators(cluster.operator_namespace.as_deref())]),
+                ),
+                from(vec![port("TCP", defaults::HTTP_PORT)], None),
+            ]),
+            egress: Some(vec![
+                NetworkPolicyEgressRule {
+                    ports: Some(vec![port("TCP", defaults::PEER_PORT)]),
+                    to: Some(vec![own()]),
+                },
+                NetworkPolicyEgressRule {
+                    ports: Some(vec![port("UDP", DNS_PORT), port("TCP", DNS_PORT)]),
+                    to: None,
+                },
+            ]),
+        }),
+    }
+}
+
+/// Where clients may be; `None` for anywhere.
+fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
+    if cluster.service_type != ServiceType::ClusterIp {
+        return None;
+    }
+    let of_namespaces = |namespaces: Option<LabelSelector>| NetworkPolicyPeer {
+        pod_selector: Some(LabelSelector::default()),
+        namespace_selector: namespaces,
+        ip_block: None,
+    };
+    let mut peers = vec![of_namespaces(None)];
+    match &cluster.allowed_namespaces {
+        AllowedNamespaces {
+            from: NamespacesFrom::Same,
+            ..
+        } => {}
+        AllowedNamespaces {
+            from: NamespacesFrom::All,
+            ..
+        } => peers = vec![of_namespaces(Some(LabelSelector::default()))],
+        AllowedNamespaces {
+            from: NamespacesFrom::Selector,
+            selector,
+        } => peers.push(of_namespaces(selector.clone())),
+    }
+    Some(peers)
+}
+
+/// The operator's pods: those of its namespace, where that is known.
+fn operators(namespace: Option<&str>) -> NetworkPolicyPeer {
+    let labels = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter();
+        selects(
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    };
+    NetworkPolicyPeer {
+        pod_selector: Some(labels(&OPERATOR_LABELS)),
+        namespace_selector: Some(match namespace {
+            Some(namespace) => labels(&[(NAMESPACE_LABEL, namespace)]),
+            None => LabelSelector::default(),
+        }),
+        ip_block: None,
+    }
+}
+
+fn port(protocol: &str, port: u16) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        protocol: Some(protocol.to_owned()),
+        port: Some(IntOrString::Int(port.into())),
+        end_port: None,
+    }
+}
