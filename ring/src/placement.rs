@@ -33,6 +33,10 @@ pub struct Placement {
     pub zone: Option<Zone>,
 }
 
+/// Placed as if there were at least so many copies: a ring without replicas is then ready for them, instead of
+/// one in which a member's slots lie side by side and would all be copied to the same neighbour.
+const COPIES_PLANNED_MIN: u8 = 2;
+
 /// How to place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacementParams {
@@ -53,7 +57,11 @@ pub fn place(current: &HashRing, members: &[Placement], params: &PlacementParams
     if members.len() == 1 {
         return HashRing::from_owners(|_| &first.id);
     }
-    let shares = shares::shares(&members, *params);
+    let params = PlacementParams {
+        replication_factor: params.replication_factor.max(COPIES_PLANNED_MIN),
+        ..*params
+    };
+    let shares = shares::shares(&members, params);
     let zones = zone_numbers(&members);
     let index_of = |id: &NodeId| members.binary_search_by(|member| member.id.cmp(id)).ok();
     let mut owners: Vec<u16> = Slot::all()

@@ -161,6 +161,8 @@ enum State {
     Frozen,
     /// Ours by the tokens, but the target of its handoff has it.
     HandedOver(u16),
+    /// Ours by the tokens, but this life never held it, and an earlier one may have handed it over to the target.
+    Unheld(u16),
     /// The source's; to be pulled unless the handoff is cancelled.
     Incoming { from: u16, cancelled: bool },
     /// Being pulled: entries are on their way, or a commit is.
@@ -278,7 +280,7 @@ impl SlotTable {
         self.freezes
             .retain(|slot, _| states[slot.index()] == State::Frozen);
         self.commits
-            .retain(|slot, _| matches!(states[slot.index()], State::HandedOver(_)));
+            .retain(|slot, _| matches!(states[slot.index()], State::HandedOver(_) | State::Unheld(_)));
         for (slot, freeze) in &mut self.freezes {
             if let Some(handoff) = document
                 .handoffs
@@ -332,8 +334,9 @@ impl SlotTable {
                 State::Frozen
             }
             State::Owned | State::Activated | State::Frozen => State::Owned,
-            State::HandedOver(old) if !same_life(old) => State::Owned,
-            _ => State::HandedOver(to),
+            State::HandedOver(old) | State::Unheld(old) if !same_life(old) => State::Owned,
+            State::HandedOver(_) => State::HandedOver(to),
+            _ => State::Unheld(to),
         }
     }
 
@@ -386,9 +389,11 @@ impl SlotTable {
         match self.states[slot.index()] {
             State::Owned | State::Activated => Access::ReadWrite,
             State::Frozen => Access::ReadOnly,
-            State::Elsewhere(_) | State::HandedOver(_) | State::Incoming { .. } | State::Pulling { .. } => {
-                Access::Elsewhere
-            }
+            State::Elsewhere(_)
+            | State::HandedOver(_)
+            | State::Unheld(_)
+            | State::Incoming { .. }
+            | State::Pulling { .. } => Access::Elsewhere,
             State::Down => Access::Down,
         }
     }
@@ -399,6 +404,7 @@ impl SlotTable {
         match self.states[slot.index()] {
             State::Elsewhere(member)
             | State::HandedOver(member)
+            | State::Unheld(member)
             | State::Incoming { from: member, .. }
             | State::Pulling { from: member } => self.member_at(member),
             State::Owned | State::Frozen | State::Activated | State::Down => None,
@@ -448,8 +454,9 @@ impl SlotTable {
                 );
                 Ok(Frozen::ForThisRequest)
             }
-            State::HandedOver(_) if self.commits.contains_key(&slot) => Err(FreezeRefusal::HandedOver(slot)),
-            State::HandedOver(_) => {
+            State::HandedOver(_) => Err(FreezeRefusal::HandedOver(slot)),
+            // As often as it is asked: an answer may get lost.
+            State::Unheld(_) => {
                 self.commits.insert(slot, freeze_id);
                 Ok(Frozen::NothingHere)
             }

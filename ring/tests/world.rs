@@ -12,7 +12,7 @@ mod support;
 use support::{Bug, World};
 
 /// Seeds of an ordinary run; `ANNULUS_SEEDS=1000` makes a longer one.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 12;
 const BUG_SEEDS: u64 = 60;
 const BUG_STEPS: usize = 1500;
 const STEPS: usize = 500;

@@ -489,7 +489,12 @@ impl World {
         }
         // A request without an answer is repeated after a while, as a time-out would.
         for (slot, pull) in node.pulls.clone() {
-            if !open.contains(&slot) && !self.random.one_in(20) {
+            let patience = if self.bug == Some(Bug::ForgetsUnansweredCommit) {
+                2
+            } else {
+                20
+            };
+            if !open.contains(&slot) && !self.random.one_in(patience) {
                 continue;
             }
             let Some(source) = node.table.moved_to(slot).map(|member| member.id.clone()) else {
