@@ -366,8 +366,8 @@ pub struct Persistence {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tenancy {
-    /// The namespaces whose pods may connect, where the network plugin enforces NetworkPolicies, and whose
-    /// CacheTenants may bind once there are any. Default: the cluster's own.
+    /// The namespaces whose pods may connect, where the network plugin enforces `NetworkPolicy`, and whose
+    /// `CacheTenant`s may bind once there are any. Default: the cluster's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
 }
