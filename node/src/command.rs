@@ -21,6 +21,8 @@ impl Flags {
     pub const DENY_OOM: Self = Self(1 << 2);
     /// Takes time that doesn't depend on the data.
     pub const FAST: Self = Self(1 << 4);
+    /// Runs at once between `MULTI` and `EXEC`, where other commands are queued.
+    pub const IMMEDIATE: Self = Self(1 << 6);
     /// Nothing of all this.
     pub const NONE: Self = Self(0);
     /// Allowed before authentication.
@@ -191,6 +193,8 @@ pub enum Group {
     Server,
     /// Strings.
     String,
+    /// Several commands as one.
+    Transactions,
 }
 
 impl Group {
@@ -202,6 +206,7 @@ impl Group {
             Self::Generic => "generic",
             Self::Server => "server",
             Self::String => "string",
+            Self::Transactions => "transactions",
         }
     }
 }
@@ -263,6 +268,7 @@ impl Command {
             (self.flags.has(Flags::WRITE), "@write"),
             (self.group == Group::String, "@string"),
             (self.group == Group::Connection, "@connection"),
+            (self.group == Group::Transactions, "@transaction"),
             (self.flags.has(Flags::ADMIN), "@admin"),
             (self.flags.has(Flags::ADMIN), "@dangerous"),
             (self.flags.has(Flags::FAST), "@fast"),

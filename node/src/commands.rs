@@ -16,6 +16,7 @@ pub mod keyspace;
 mod pattern;
 pub mod server;
 pub mod strings;
+pub mod transactions;
 
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;

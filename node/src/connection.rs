@@ -344,6 +344,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let Pipeline { node, session, .. } = &mut self.pipeline;
+        session.forget_transaction(&node.store);
         self.pipeline
             .node
             .clients

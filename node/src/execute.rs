@@ -48,7 +48,8 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
     let (start, errors) = (reply.len(), reply.errors());
     let mode = context.session.reply_mode;
     let ending = match dispatch(context, args, reply) {
-        Ok(index) => Some((
+        Ok(None) => None,
+        Ok(Some(index)) => Some((
             index,
             if reply.errors() == errors {
                 Ending::Done
@@ -57,6 +58,9 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
             },
         )),
         Err(Failed { entry, error, ending }) => {
+            if let (Ending::Rejected, Some(transaction)) = (ending, &mut context.session.transaction) {
+                transaction.abort();
+            }
             if matches!(error, CommandError::Moved { .. }) {
                 context.stats.moved_replies.add(1);
             }
@@ -102,9 +106,9 @@ impl Failed {
     }
 }
 
-/// Runs the command and returns its number.
+/// Runs the command and returns its number, or queues it.
 #[inline]
-fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Result<u16, Failed> {
+fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Result<Option<u16>, Failed> {
     let entry = resolve(args).map_err(|error| Failed {
         entry: None,
         error,
@@ -125,6 +129,12 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     if !context.session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err(Failed::rejected(entry, CommandError::NoAuth));
     }
+    if context.session.transaction.is_some() && !command.flags.has(Flags::IMMEDIATE) {
+        return match queue(context, entry, args, reply) {
+            Ok(()) => Ok(None),
+            Err(error) => Err(Failed::rejected(entry, error)),
+        };
+    }
     let outcome = match command.run {
         Run::Keyed(run) => {
             let slot = one_slot(command, args).map_err(|error| Failed::rejected(entry, error))?;
@@ -135,7 +145,7 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
         Run::Container(_) => command_info::all(context, args, reply),
     };
     match outcome {
-        Ok(()) => Ok(entry.index),
+        Ok(()) => Ok(Some(entry.index)),
         Err(error) => Err(Failed {
             entry: Some(entry),
             error,
@@ -199,51 +209,111 @@ fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
     }
 }
 
-#[inline]
-fn run_keyed(
+/// Checks a command between `MULTI` and `EXEC` as far as it can be checked now, and keeps it.
+#[cold]
+fn queue(
     context: &mut Context<'_>,
     entry: &'static Entry,
-    slot: Slot,
+    args: Args<'_>,
+    reply: &mut Reply,
+) -> Result<(), CommandError> {
+    let slot = match entry.command.run {
+        Run::Keyed(_) => Some(one_slot(entry.command, args)?),
+        Run::Plain(_) | Run::Container(_) => None,
+    };
+    check_memory(context.node, entry.command)?;
+    if let Some(slot) = slot
+        && matches!(
+            context.node.routing.access(slot),
+            Access::Elsewhere | Access::Down
+        )
+    {
+        return Err(elsewhere(context.node, slot));
+    }
+    if let Some(transaction) = &mut context.session.transaction {
+        transaction.push(entry, slot, args)?;
+    }
+    reply.simple("QUEUED");
+    Ok(())
+}
+
+/// Refuses a command that may need memory when there is none and nothing may be evicted.
+#[inline]
+fn check_memory(node: &Node, command: &Command) -> Result<(), CommandError> {
+    let may_need_memory = command.flags.has(Flags::WRITE.and(Flags::DENY_OOM));
+    if may_need_memory && node.store.eviction() == EvictionPolicy::NoEviction && node.store.is_over_budget() {
+        return Err(CommandError::OutOfMemory);
+    }
+    Ok(())
+}
+
+/// Locks a slot that is served here.
+#[inline]
+pub fn admit(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, CommandError> {
+    let guard = node.store.lock_slot(slot);
+    match node.routing.access(slot) {
+        Access::ReadWrite => Ok(guard),
+        Access::ReadOnly if !writes => Ok(guard),
+        Access::ReadOnly => Err(CommandError::TryAgain(slot)),
+        Access::Elsewhere | Access::Down => {
+            drop(guard);
+            Err(elsewhere(node, slot))
+        }
+    }
+}
+
+/// Runs a command in a slot that is locked, and counts what it met there.
+#[inline]
+pub fn run_in_slot(
+    context: &Context<'_>,
+    guard: &mut SlotGuard<'_>,
     args: Args<'_>,
     reply: &mut Reply,
     run: fn(&mut Keyed<'_, '_>) -> Outcome,
-) -> Result<Outcome, Failed> {
-    let store = &context.node.store;
-    let writes = entry.command.flags.has(Flags::WRITE);
-    if writes
-        && store.eviction() == EvictionPolicy::NoEviction
-        && entry.command.flags.has(Flags::DENY_OOM)
-        && store.is_over_budget()
-    {
-        return Err(Failed::rejected(entry, CommandError::OutOfMemory));
-    }
-    let mut guard = store.lock_slot(slot);
-    match context.node.routing.access(slot) {
-        Access::ReadWrite => {}
-        Access::ReadOnly if !writes => {}
-        Access::ReadOnly => return Err(Failed::rejected(entry, CommandError::TryAgain(slot))),
-        Access::Elsewhere | Access::Down => {
-            drop(guard);
-            return Err(Failed::rejected(entry, elsewhere(context.node, slot)));
-        }
-    }
+) -> Outcome {
     guard.set_touches(!context.session.client.no_touch.load(Ordering::Relaxed));
     let outcome = run(&mut Keyed {
-        slot: &mut guard,
+        slot: guard,
         args,
         now_ms: context.now_ms,
         value_bytes_max: context.node.settings.bulk_bytes_max(),
         reply,
     });
     let tally = guard.take_tally();
-    drop(guard);
     context.stats.keyspace_hits.add(tally.hits);
     context.stats.keyspace_misses.add(tally.misses);
     if tally.expired > 0 {
         context.stats.expired_keys.add(tally.expired);
     }
-    if writes && store.is_over_budget() {
+    outcome
+}
+
+/// Makes room after a write. The caller holds no slot.
+#[inline]
+pub fn evict(context: &Context<'_>) {
+    let store = &context.node.store;
+    if store.is_over_budget() {
         context.stats.evicted_keys.add(store.evict(context.now_ms));
+    }
+}
+
+#[inline]
+fn run_keyed(
+    context: &Context<'_>,
+    entry: &'static Entry,
+    slot: Slot,
+    args: Args<'_>,
+    reply: &mut Reply,
+    run: fn(&mut Keyed<'_, '_>) -> Outcome,
+) -> Result<Outcome, Failed> {
+    let rejected = |error| Failed::rejected(entry, error);
+    let writes = entry.command.flags.has(Flags::WRITE);
+    check_memory(context.node, entry.command).map_err(rejected)?;
+    let mut guard = admit(context.node, slot, writes).map_err(rejected)?;
+    let outcome = run_in_slot(context, &mut guard, args, reply, run);
+    drop(guard);
+    if writes {
+        evict(context);
     }
     Ok(outcome)
 }

@@ -27,3 +27,4 @@ pub mod server;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod transaction;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::{Client, Introduction};
+use crate::store::Store;
+use crate::transaction::{Transaction, Watched};
 
 /// Which replies a client gets: `CLIENT REPLY`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub struct Session {
     pub closing: bool,
     /// Which replies it gets.
     pub reply_mode: ReplyMode,
+    /// What was queued since `MULTI`.
+    pub transaction: Option<Transaction>,
+    /// What was watched since the last transaction.
+    pub watched: Option<Watched>,
 }
 
 impl Session {
@@ -36,6 +42,16 @@ impl Session {
             authenticated: !needs_password,
             closing: false,
             reply_mode: ReplyMode::On,
+            transaction: None,
+            watched: None,
+        }
+    }
+
+    /// Drops what was queued, and watches nothing any more.
+    pub fn forget_transaction(&mut self, store: &Store) {
+        self.transaction = None;
+        if let Some(watched) = self.watched.take() {
+            watched.end(store);
         }
     }
 

@@ -17,6 +17,7 @@ mod guard;
 pub mod memory;
 mod slot_map;
 mod value;
+mod watch;
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
@@ -27,6 +28,8 @@ use bitmap::SlotBitmap;
 pub use guard::{SlotGuard, Tally, TooBig};
 use slot_map::SlotMap;
 pub use value::{AccessStamp, Entry, Stored, Value};
+pub use watch::WatchFlag;
+use watch::Watches;
 
 /// Slots that share a lock.
 const SHARD_SLOTS: usize = 16;
@@ -91,6 +94,8 @@ pub struct Store {
     occupied: SlotBitmap,
     /// Slots that hold entries with a time of expiry.
     volatile: SlotBitmap,
+    /// Keys that transactions depend on.
+    watches: Watches,
     /// Where the next sweep begins.
     sweep_next: AtomicU16,
     /// State of the generator that picks slots to sample.
@@ -108,6 +113,7 @@ impl Store {
             keys: AtomicU64::new(0),
             occupied: SlotBitmap::new(),
             volatile: SlotBitmap::new(),
+            watches: Watches::new(),
             sweep_next: AtomicU16::new(0),
             random: AtomicU64::new(0),
         }

@@ -3,14 +3,14 @@
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
     client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
-    strings,
+    strings, transactions,
 };
 use crate::error::Outcome;
 use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 5] = [STRINGS, KEYS, CONNECTION, SERVER, CONTAINERS];
+pub(super) const COMMANDS: [&[Command]; 6] = [STRINGS, KEYS, TRANSACTIONS, CONNECTION, SERVER, CONTAINERS];
 
 type KeyedFn = fn(&mut Keyed<'_, '_>) -> Outcome;
 type PlainFn = fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome;
@@ -25,6 +25,8 @@ const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
 const NONE: Flags = Flags::NONE;
+/// Runs at once between MULTI and EXEC.
+const FI: Flags = F.and(Flags::IMMEDIATE);
 
 /// A command on keys.
 const fn keyed(
@@ -93,6 +95,48 @@ const fn helps(group: Group, since: &'static str) -> Command {
         help,
     )
 }
+
+const TRANSACTIONS: &[Command] = &[
+    plain(
+        Group::Transactions,
+        ("discard", 1, FI),
+        ("2.0.0", "Drops the commands that were queued since MULTI."),
+        transactions::discard,
+    ),
+    plain(
+        Group::Transactions,
+        ("exec", 1, Flags::IMMEDIATE),
+        (
+            "1.2.0",
+            "Runs the commands that were queued since MULTI, all at once.",
+        ),
+        transactions::exec,
+    ),
+    plain(
+        Group::Transactions,
+        ("multi", 1, FI),
+        ("1.2.0", "Queues the commands that follow, until EXEC."),
+        transactions::multi,
+    ),
+    plain(
+        Group::Transactions,
+        ("unwatch", 1, F),
+        ("2.2.0", "Watches no keys any more."),
+        transactions::unwatch,
+    ),
+    Command {
+        keys: Keys::all(KeyAccess::Inspect),
+        ..plain(
+            Group::Transactions,
+            ("watch", -2, FI),
+            (
+                "2.2.0",
+                "Lets EXEC run nothing if one of the keys changes before it.",
+            ),
+            transactions::watch,
+        )
+    },
+];
 
 const STRINGS: &[Command] = &[
     keyed(
@@ -400,7 +444,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("quit", -1, FN),
+        ("quit", -1, FN.and(Flags::IMMEDIATE)),
         ("1.0.0", "Ends the connection."),
         connection::quit,
     ),
@@ -418,7 +462,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("reset", 1, FN),
+        ("reset", 1, FN.and(Flags::IMMEDIATE)),
         ("6.2.0", "Brings the connection back to where it began."),
         connection::reset,
     ),

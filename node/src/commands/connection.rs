@@ -138,6 +138,7 @@ pub fn quit(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
 
 /// `RESET`
 pub fn reset(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    context.session.forget_transaction(&context.node.store);
     context.session.reset(context.node.password.is_some());
     reply.set_resp3(false);
     reply.simple("RESET");

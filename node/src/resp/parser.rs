@@ -146,6 +146,47 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Arguments that outlive the buffer that they were received in.
+#[derive(Debug)]
+pub struct OwnedArgs {
+    text: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl From<Args<'_>> for OwnedArgs {
+    fn from(args: Args<'_>) -> Self {
+        let mut text = Vec::with_capacity(args.from(0).map(<[u8]>::len).sum());
+        let mut spans = Vec::with_capacity(args.len());
+        for arg in args.from(0) {
+            let start = text.len();
+            text.extend_from_slice(arg);
+            spans.push(Span {
+                start,
+                end: text.len(),
+            });
+        }
+        Self {
+            text: text.into(),
+            spans: spans.into(),
+        }
+    }
+}
+
+impl OwnedArgs {
+    /// The arguments.
+    pub fn as_args(&self) -> Args<'_> {
+        Args {
+            text: &self.text,
+            spans: &self.spans,
+        }
+    }
+
+    /// What they take in memory.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + size_of_val(&*self.spans)
+    }
+}
+
 impl fmt::Debug for Args<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()

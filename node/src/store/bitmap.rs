@@ -25,6 +25,12 @@ impl SlotBitmap {
         }
     }
 
+    /// Whether the slot is a member.
+    #[inline]
+    pub(super) fn contains(&self, slot: Slot) -> bool {
+        self.0[slot.index() / 64].load(Ordering::Relaxed) >> (slot.index() % 64) & 1 == 1
+    }
+
     /// The first member at or after `from`; `None` when there is none up to the last slot.
     pub(super) fn next_from(&self, from: Slot) -> Option<Slot> {
         let first = from.index() / 64;

@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use super::memory::entry_bytes;
 use super::slot_map::SlotMap;
 use super::value::{Entry, Stored, Value};
+use super::watch::WatchFlag;
 use super::{Shard, Store};
 
 /// An entry that alone would take more than the whole budget.
@@ -186,6 +187,7 @@ impl<'a> SlotGuard<'a> {
         now_ms: u64,
     ) -> Result<(), TooBig> {
         self.check_size(key.len(), value.allocated_len())?;
+        self.note_change(key);
         self.map().put(key, Stored::new(value, expires_at_ms, now_ms));
         Ok(())
     }
@@ -198,18 +200,26 @@ impl<'a> SlotGuard<'a> {
         let mut result = None;
         self.map()
             .modify(key, now_ms, |value| result = Some(change(value)));
+        if result.is_some() {
+            self.note_change(key);
+        }
         result
     }
 
     /// Sets or takes away an entry's time of expiry; `false` when there is no such entry.
     pub fn set_expiry(&mut self, key: &[u8], expires_at_ms: Option<u64>, now_ms: u64) -> bool {
         self.drop_if_expired(key, now_ms);
-        self.map().set_expiry(key, expires_at_ms)
+        let is_there = self.map().set_expiry(key, expires_at_ms);
+        if is_there {
+            self.note_change(key);
+        }
+        is_there
     }
 
     /// Removes an entry and returns it; `None` when there was none, or only an expired one.
     pub fn remove(&mut self, key: &[u8], now_ms: u64) -> Option<Stored> {
         let removed = self.map().remove(key)?;
+        self.note_change(key);
         if removed.is_expired(now_ms) {
             self.tally.expired += 1;
             return None;
@@ -247,6 +257,11 @@ impl<'a> SlotGuard<'a> {
     pub fn clear(&mut self) -> usize {
         let removed = self.len();
         if removed > 0 {
+            if self.store.watches.any(self.slot) {
+                let map = self.shard.slot(self.slot);
+                let was_there = |key: &[u8]| map.is_some_and(|map| map.peek(key).is_some());
+                self.store.watches.changed_where(self.slot, was_there);
+            }
             self.map().clear();
         }
         removed
@@ -259,6 +274,14 @@ impl<'a> SlotGuard<'a> {
     }
 
     pub(super) fn remove_expired(&mut self, now_ms: u64) -> usize {
+        if self.store.watches.any(self.slot) {
+            let map = self.shard.slot(self.slot);
+            let is_over = |key: &[u8]| {
+                map.and_then(|map| map.peek(key))
+                    .is_some_and(|stored| stored.is_expired(now_ms))
+            };
+            self.store.watches.changed_where(self.slot, is_over);
+        }
         self.map().remove_expired(now_ms)
     }
 
@@ -270,7 +293,28 @@ impl<'a> SlotGuard<'a> {
     }
 
     pub(super) fn remove_oldest(&mut self) {
-        self.map().remove_oldest();
+        if let Some(key) = self.map().remove_oldest() {
+            self.note_change(&key);
+        }
+    }
+
+    /// Marks the flag when that key changes from now on, in whatever way.
+    pub fn watch(&self, key: &[u8], flag: &WatchFlag) {
+        self.store.watches.add(self.slot, key, flag);
+    }
+
+    /// Ends [`watch`](Self::watch).
+    pub fn unwatch(&self, key: &[u8], flag: &WatchFlag) {
+        if self.store.watches.any(self.slot) {
+            self.store.watches.remove(self.slot, key, flag);
+        }
+    }
+
+    #[inline]
+    fn note_change(&self, key: &[u8]) {
+        if self.store.watches.any(self.slot) {
+            self.store.watches.changed(self.slot, key);
+        }
     }
 
     /// By how much the store is over its budget, with what was done through this guard.
@@ -294,6 +338,7 @@ impl<'a> SlotGuard<'a> {
         if map.expiry_first_ms() <= now_ms && map.peek(key).is_some_and(|stored| stored.is_expired(now_ms)) {
             map.remove(key);
             self.tally.expired += 1;
+            self.note_change(key);
         }
     }
 }
