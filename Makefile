@@ -17,7 +17,7 @@ export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny chart \
-	cluster-up cluster-down test-e2e test-scale clean
+	cluster-up cluster-down test-e2e test-scale bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test-e2e: ## The end-to-end tests alone, on the cluster that is up
 
 test-scale: ## 100 CacheClusters at once, on the cluster that is up
 	@tests/run-all scale
+
+bench: ## Side by side with Redis, memcached and, with PEERS=…, others: tables and plots into docs/benchmarks
+	@bench/run $(STATIC)/annulus-node
 
 clean: cluster-down ## End the development cluster and remove what was built
 	@rm -rf target .venv "$(CLUSTER_DIR)"

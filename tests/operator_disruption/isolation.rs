@@ -50,13 +50,22 @@ async fn next_life(cache: &Cache<'_>, pod: &str) -> Result<Ipv4Addr> {
     wait_for_next_life(cache, pod, &uid).await
 }
 
+/// The Kubernetes node that a pod runs on.
+async fn node_of(cache: &Cache<'_>, pod: &str) -> Result<String> {
+    let pod = cache.pods().await?.remove(pod).context("no such pod")?;
+    pod.spec.and_then(|spec| spec.node_name).context("no node")
+}
+
+/// The second one runs where the first one's pod 0 does: pods get their addresses from their node.
 async fn two_clusters<'a>(
     first: &TestNamespace<'a>,
     second: &TestNamespace<'a>,
 ) -> Result<(Cache<'a>, Cache<'a>)> {
     let a = first.cache("alpha", &small(2, "")).await?;
-    let b = second.cache("beta", &small(2, "")).await?;
     a.settled(2, seconds(90)).await?;
+    let node = node_of(&a, "alpha-0").await?;
+    let there = format!("scheduling: {{nodeSelector: {{kubernetes.io/hostname: {node}}}}}");
+    let b = second.cache("beta", &small(2, &there)).await?;
     b.settled(2, seconds(90)).await?;
     Ok((a, b))
 }
@@ -119,8 +128,7 @@ async fn strangers_are_refused() {
 /// Gives beta-0 the address that alpha-0 has now, while alpha is paused. `None` where that can't be arranged.
 async fn hand_address_over(test: &Test, a: &Cache<'_>, b: &Cache<'_>) -> Result<Option<Ipv4Addr>> {
     let address = a.pod_ip("alpha-0").await?;
-    let pod = a.pods().await?.remove("alpha-0").context("no alpha-0")?;
-    let node = pod.spec.and_then(|spec| spec.node_name).context("no node")?;
+    let node = node_of(a, "alpha-0").await?;
     ensure!(
         next_life(a, "alpha-0").await? != address,
         "alpha-0 got its own address again"
