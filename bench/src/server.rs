@@ -34,7 +34,8 @@ enum Flavour {
 impl Kind {
     /// The cache node.
     pub fn annulus(node: &Path) -> Option<Self> {
-        let command = vec![node.to_str()?.to_owned()];
+        // Servers run in another folder.
+        let command = vec![node.canonicalize().ok()?.to_str()?.to_owned()];
         Self::known("annulus", Flavour::Annulus, command)
     }
 
@@ -143,7 +144,7 @@ impl Server {
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()?;
         let server = Self {
             kind: kind.clone(),
