@@ -4,7 +4,7 @@ use crate::commands::integer;
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::resp::number::{self, Decimal};
-use crate::store::Value;
+use crate::store::{Value, WrongType};
 
 fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
     let (key, now_ms) = (call.args.at(1), call.now_ms);
@@ -13,6 +13,7 @@ fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
             .checked_add(increment)
             .ok_or(CommandError::IncrementOverflow)?,
         Some(Value::Bytes(_)) => return Err(CommandError::NotAnInteger),
+        Some(_) => return Err(WrongType.into()),
         None => {
             call.slot.set(key, Value::Int(increment), None, now_ms)?;
             call.reply.integer(increment);
@@ -58,6 +59,7 @@ pub fn incrbyfloat(call: &mut Keyed<'_, '_>) -> Outcome {
         None => sum_of(b"0", increment)?,
         Some(Value::Int(number)) => sum_of(Decimal::new(*number).as_bytes(), increment)?,
         Some(Value::Bytes(bytes)) => sum_of(bytes, increment)?,
+        Some(_) => return Err(WrongType.into()),
     };
     call.slot.check_size(key.len(), sum.len())?;
     if exists {
@@ -72,7 +74,7 @@ pub fn incrbyfloat(call: &mut Keyed<'_, '_>) -> Outcome {
 }
 
 /// The sum of two numbers in decimal: exact where both have at most 17 decimals, as many as are written.
-fn sum_of(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
+pub(super) fn sum_of(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
     if let (Some(a), Some(b)) = (Fixed::parse(a), Fixed::parse(b)) {
         return Ok(Fixed(a.0 + b.0).to_string());
     }
