@@ -171,8 +171,8 @@ mod tests {
             );
             assert!(!command.since.is_empty(), "{full_name}");
             let Run::Keyed(_) = command.run else {
-                assert_eq!(
-                    command.keys.first, 0,
+                assert!(
+                    command.keys.is_empty(),
                     "{full_name} has keys that nobody routes by"
                 );
                 continue;
@@ -180,14 +180,22 @@ mod tests {
             let (reads, writes) = (command.flags.has(Flags::READ), command.flags.has(Flags::WRITE));
             assert!(reads != writes, "{full_name} must be one of the two");
             assert!(!command.flags.has(Flags::DENY_OOM) || writes, "{full_name}");
-            assert_eq!(
-                reads,
-                matches!(command.keys.access, KeyAccess::Read | KeyAccess::Inspect),
-                "{full_name}"
-            );
+            let all_read = [command.keys.access, command.keys.others]
+                .iter()
+                .all(|access| matches!(access, KeyAccess::Read | KeyAccess::Inspect));
+            assert_eq!(reads, all_read, "{full_name}");
+            let needed = command
+                .keys
+                .counted
+                .map_or(command.keys.first, |counted| counted.at + 1);
             assert!(
-                command.arity.unsigned_abs() > command.keys.first,
+                command.arity.unsigned_abs() > needed,
                 "{full_name} could be called without key"
+            );
+            assert_eq!(
+                command.keys.counted.is_some(),
+                command.flags.has(Flags::MOVABLE_KEYS),
+                "{full_name}"
             );
         }
     }

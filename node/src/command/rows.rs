@@ -1,5 +1,10 @@
 //! The rows of the command table.
 
+mod hashes;
+mod lists;
+mod sets;
+mod sorted_sets;
+
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
     client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
@@ -10,7 +15,17 @@ use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 5] = [STRINGS, KEYS, CONNECTION, SERVER, CONTAINERS];
+pub(super) const COMMANDS: [&[Command]; 9] = [
+    STRINGS,
+    hashes::HASHES,
+    lists::LISTS,
+    sets::SETS,
+    sorted_sets::SORTED_SETS,
+    KEYS,
+    CONNECTION,
+    SERVER,
+    CONTAINERS,
+];
 
 type KeyedFn = fn(&mut Keyed<'_, '_>) -> Outcome;
 type PlainFn = fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome;
@@ -21,6 +36,9 @@ const RF: Flags = R.and(Flags::FAST);
 const WF: Flags = W.and(Flags::FAST);
 const WD: Flags = W.and(Flags::DENY_OOM);
 const WDF: Flags = WD.and(Flags::FAST);
+const RM: Flags = R.and(Flags::MOVABLE_KEYS);
+const WM: Flags = W.and(Flags::MOVABLE_KEYS);
+const WDM: Flags = WD.and(Flags::MOVABLE_KEYS);
 const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
@@ -235,7 +253,7 @@ const STRINGS: &[Command] = &[
 const KEYS: &[Command] = &[
     keyed(
         Group::Generic,
-        ("copy", -3, WD, Keys::two(KeyAccess::Update)),
+        ("copy", -3, WD, Keys::two(KeyAccess::Read, KeyAccess::Overwrite)),
         ("6.2.0", "Copies a key to another of the same slot."),
         keys::copy,
     ),
@@ -301,13 +319,13 @@ const KEYS: &[Command] = &[
     ),
     keyed(
         Group::Generic,
-        ("rename", 3, WD, Keys::two(KeyAccess::Update)),
+        ("rename", 3, W, Keys::two(KeyAccess::Take, KeyAccess::Overwrite)),
         ("1.0.0", "Renames a key within its slot."),
         keys::rename,
     ),
     keyed(
         Group::Generic,
-        ("renamenx", 3, WDF, Keys::two(KeyAccess::Update)),
+        ("renamenx", 3, WF, Keys::two(KeyAccess::Take, KeyAccess::Create)),
         ("1.0.0", "Renames a key within its slot if the new name is free."),
         keys::renamenx,
     ),

@@ -16,7 +16,7 @@ pub use hash::Hash;
 pub use list::List;
 pub use packed::{read_framed, write_framed};
 pub use set::Set;
-pub use sorted_set::SortedSet;
+pub use sorted_set::{SortedSet, compare};
 
 /// A compact collection has at most so many elements.
 const COMPACT_LEN_MAX: usize = 128;
@@ -31,9 +31,8 @@ const COMPACT_ELEMENT_BYTES_MAX: usize = 64;
 /// there all the time is seen.
 fn scan_window(len: usize, cursor: u64, count: usize) -> (std::ops::Range<usize>, u64) {
     let end = match usize::try_from(cursor) {
-        Ok(0) => len,
-        Ok(end) => end.min(len),
-        Err(_) => len,
+        Ok(end @ 1..) => end.min(len),
+        Ok(0) | Err(_) => len,
     };
     let start = end.saturating_sub(count);
     (start..end, start as u64)

@@ -111,16 +111,13 @@ impl Hash {
             return false;
         };
         let pair = Pair::new(field, value);
-        match table.position(field) {
-            Some(at) => {
-                table.change(at, |old| *old = pair);
-                false
-            }
-            None => {
-                table.push(pair);
-                true
-            }
+        let found = table.position(field);
+        if let Some(at) = found {
+            table.change(at, |old| *old = pair);
+        } else {
+            table.push(pair);
         }
+        found.is_none()
     }
 
     /// Removes a field, and says whether it was there.

@@ -86,7 +86,7 @@ impl List {
     pub fn set(&mut self, index: usize, item: &[u8]) {
         let (at, offset) = self.locate(index);
         let chunk = &self.chunks[at];
-        if chunk.len() == 1 || !is_full(chunk, item.len()) {
+        if chunk.len() == 1 || chunk.byte_len() + item.len() <= CHUNK_BYTES_MAX {
             self.change(at, |chunk| chunk.splice(offset, 1, &[item]));
         } else {
             self.remove(index, 1);

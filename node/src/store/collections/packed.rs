@@ -4,14 +4,37 @@ use std::iter::FusedIterator;
 
 use crate::store::memory::allocation_bytes;
 
+/// A length as it is written before a byte string.
+struct Frame {
+    digits: [u8; Self::DIGITS_MAX],
+    len: usize,
+}
+
+impl Frame {
+    const DIGITS_MAX: usize = 10;
+
+    fn new(len: usize) -> Self {
+        let (mut digits, mut count, mut rest) = ([0; Self::DIGITS_MAX], 0, len);
+        loop {
+            let [digit, ..] = (rest & 0x7f).to_le_bytes();
+            rest >>= 7;
+            digits[count] = if rest > 0 { digit | 0x80 } else { digit };
+            count += 1;
+            if rest == 0 {
+                break Self { digits, len: count };
+            }
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[..self.len]
+    }
+}
+
 /// Appends a byte string that is given in pieces, with its length before it.
 pub fn write_framed(buffer: &mut Vec<u8>, pieces: &[&[u8]]) {
-    let mut rest = pieces.iter().map(|piece| piece.len()).sum::<usize>();
-    while rest >= 0x80 {
-        buffer.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    buffer.push((rest & 0x7f) as u8);
+    let len = pieces.iter().map(|piece| piece.len()).sum();
+    buffer.extend_from_slice(Frame::new(len).as_bytes());
     for piece in pieces {
         buffer.extend_from_slice(piece);
     }
@@ -34,8 +57,7 @@ pub fn read_framed(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 fn framed_len(len: usize) -> usize {
-    let digits = (usize::BITS - len.leading_zeros()).div_ceil(7).max(1) as usize;
-    digits + len
+    Frame::new(len).len + len
 }
 
 /// A sequence of byte strings.
@@ -101,21 +123,12 @@ impl Packed {
         }
         self.bytes.copy_within(end..old_len, start + added);
         self.bytes.truncate(len);
-        let mut frame = [0; 8];
         let mut at = start;
         for item in items {
-            let mut rest = item.len();
-            let mut digits = 0;
-            while rest >= 0x80 {
-                frame[digits] = (rest & 0x7f) as u8 | 0x80;
-                digits += 1;
-                rest >>= 7;
+            for part in [Frame::new(item.len()).as_bytes(), item] {
+                self.bytes[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
             }
-            frame[digits] = (rest & 0x7f) as u8;
-            digits += 1;
-            self.bytes[at..at + digits].copy_from_slice(&frame[..digits]);
-            self.bytes[at + digits..at + digits + item.len()].copy_from_slice(item);
-            at += digits + item.len();
         }
         self.len = self.len + items.len() - removed.min(self.len - index.min(self.len));
         self.give_back();
@@ -156,9 +169,11 @@ impl Packed {
 
     /// Makes room with a little to spare, so that growing bit by bit doesn't copy everything each time.
     fn grow_to(&mut self, len: usize) {
+        const SPARE_MAX: usize = 1 << 10;
         if len > self.bytes.capacity() {
             // What the allocator would round up anyway is used.
-            let capacity = (len + len / 8 + 8).next_multiple_of(16).max(32) - 8;
+            let spare = (len / 8).min(SPARE_MAX);
+            let capacity = (len + spare + 8).next_multiple_of(16).max(32) - 8;
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
     }

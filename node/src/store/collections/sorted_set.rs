@@ -51,8 +51,8 @@ impl Default for SortedSet {
     }
 }
 
-/// The order of the elements. Minus zero equals zero.
-fn compare(a: (&[u8], f64), b: (&[u8], f64)) -> Ordering {
+/// The order of a sorted set's elements, each a member and its score. Minus zero equals zero.
+pub fn compare(a: (&[u8], f64), b: (&[u8], f64)) -> Ordering {
     a.1.partial_cmp(&b.1)
         .unwrap_or(Ordering::Equal)
         .then_with(|| a.0.cmp(b.0))
@@ -90,6 +90,11 @@ impl SortedSet {
             Repr::Compact(packed) => packed.heap_bytes(),
             Repr::Large { members, order } => members.heap_bytes() + order.heap_bytes(),
         }
+    }
+
+    /// Whether it has its small form.
+    pub fn is_compact(&self) -> bool {
+        matches!(self.0, Repr::Compact(_))
     }
 
     /// The name of its form in `OBJECT ENCODING`.
@@ -150,7 +155,8 @@ impl SortedSet {
                 let at = elements(packed)
                     .take_while(|found| compare(*found, (member, score)).is_lt())
                     .count();
-                let element = [&score.to_le_bytes()[..], member].concat();
+                // Adding 0 makes minus zero zero, which a small set has no room for in Redis.
+                let element = [&(score + 0.0).to_le_bytes()[..], member].concat();
                 packed.splice(at, 0, &[&element]);
                 return;
             }

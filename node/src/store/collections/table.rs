@@ -39,7 +39,7 @@ struct Place {
 
 impl Place {
     /// The hash that the index is built with: its buckets come from the lower bits, its tags from the upper ones.
-    fn spread(&self) -> u64 {
+    fn spread(self) -> u64 {
         u64::from(self.hash) << 32 | u64::from(self.hash)
     }
 }
@@ -50,7 +50,8 @@ fn hash_of(key: &[u8]) -> u32 {
     let mut hasher = STATE.build_hasher();
     hasher.write(key);
     let hash = hasher.finish();
-    (hash >> 32) as u32 ^ (hash & u64::from(u32::MAX)) as u32
+    // Half of the bits are enough.
+    (hash >> 32) as u32
 }
 
 /// Records, each with a key of its own.
@@ -122,7 +123,8 @@ impl<R: Record> Table<R> {
         }
         self.records_bytes += record.heap_bytes();
         self.records.push(record);
-        self.index.insert_unique(place.spread(), place, Place::spread);
+        self.index
+            .insert_unique(place.spread(), place, |place| place.spread());
         place.at
     }
 
@@ -177,7 +179,7 @@ impl<R: Record> Table<R> {
             self.records.shrink_to(len + len / 4);
         }
         if self.index.capacity() > 4 * len {
-            self.index.shrink_to(len + len / 2, Place::spread);
+            self.index.shrink_to(len + len / 2, |place| place.spread());
         }
     }
 }
