@@ -115,7 +115,7 @@ const fn helps(group: Group, since: &'static str) -> Command {
 const STRINGS: &[Command] = &[
     keyed(
         Group::String,
-        ("append", 3, WDF, Keys::one(KeyAccess::Update)),
+        ("append", 3, WDF, Keys::one(KeyAccess::Insert)),
         ("2.0.0", "Appends to the string at a key, or creates it."),
         strings::append,
     ),
@@ -139,7 +139,7 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("getdel", 2, WF, Keys::one(KeyAccess::Update)),
+        ("getdel", 2, WF, Keys::one(KeyAccess::Take)),
         ("6.2.0", "Returns the string at a key and removes the key."),
         strings::getdel,
     ),
@@ -196,7 +196,7 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("msetnx", -3, WD, Keys::alternate(KeyAccess::Overwrite)),
+        ("msetnx", -3, WD, Keys::alternate(KeyAccess::Create)),
         (
             "1.0.1",
             "Sets the strings at several keys of one slot if none of the keys exists.",
@@ -223,13 +223,13 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("setnx", 3, WDF, Keys::one(KeyAccess::Update)),
+        ("setnx", 3, WDF, Keys::one(KeyAccess::Create)),
         ("1.0.0", "Sets the string at a key if the key doesn't exist."),
         strings::setnx,
     ),
     keyed(
         Group::String,
-        ("setrange", 4, WD, Keys::one(KeyAccess::Update)),
+        ("setrange", 4, WD, Keys::one(KeyAccess::Change)),
         ("2.2.0", "Overwrites a part of the string at a key."),
         strings::setrange,
     ),
@@ -271,49 +271,49 @@ const KEYS: &[Command] = &[
     ),
     keyed(
         Group::Generic,
-        ("expire", -3, WF, Keys::one(KeyAccess::Update)),
+        ("expire", -3, WF, Keys::one(KeyAccess::Change)),
         ("1.0.0", "Sets in how many seconds a key expires."),
         expiry::expire,
     ),
     keyed(
         Group::Generic,
-        ("expireat", -3, WF, Keys::one(KeyAccess::Update)),
+        ("expireat", -3, WF, Keys::one(KeyAccess::Change)),
         ("1.2.0", "Sets at which second a key expires."),
         expiry::expireat,
     ),
     keyed(
         Group::Generic,
-        ("expiretime", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("expiretime", 2, RF, Keys::one(KeyAccess::Read)),
         ("7.0.0", "Returns the second at which a key expires."),
         expiry::expiretime,
     ),
     keyed(
         Group::Generic,
-        ("persist", 2, WF, Keys::one(KeyAccess::Update)),
+        ("persist", 2, WF, Keys::one(KeyAccess::Change)),
         ("2.2.0", "Makes a key live for ever."),
         expiry::persist,
     ),
     keyed(
         Group::Generic,
-        ("pexpire", -3, WF, Keys::one(KeyAccess::Update)),
+        ("pexpire", -3, WF, Keys::one(KeyAccess::Change)),
         ("2.6.0", "Sets in how many milliseconds a key expires."),
         expiry::pexpire,
     ),
     keyed(
         Group::Generic,
-        ("pexpireat", -3, WF, Keys::one(KeyAccess::Update)),
+        ("pexpireat", -3, WF, Keys::one(KeyAccess::Change)),
         ("2.6.0", "Sets at which millisecond a key expires."),
         expiry::pexpireat,
     ),
     keyed(
         Group::Generic,
-        ("pexpiretime", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("pexpiretime", 2, RF, Keys::one(KeyAccess::Read)),
         ("7.0.0", "Returns the millisecond at which a key expires."),
         expiry::pexpiretime,
     ),
     keyed(
         Group::Generic,
-        ("pttl", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("pttl", 2, RF, Keys::one(KeyAccess::Read)),
         ("2.6.0", "Returns in how many milliseconds a key expires."),
         expiry::pttl,
     ),
@@ -337,7 +337,7 @@ const KEYS: &[Command] = &[
     ),
     keyed(
         Group::Generic,
-        ("ttl", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("ttl", 2, RF, Keys::one(KeyAccess::Read)),
         ("1.0.0", "Returns in how many seconds a key expires."),
         expiry::ttl,
     ),

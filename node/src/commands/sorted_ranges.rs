@@ -276,7 +276,10 @@ pub fn zrangestore(call: &mut Keyed<'_, '_>) -> Outcome {
     };
     let query = Query::parse(call, 3, fixed)?;
     let set = read::<SortedSet>(call.slot, call.args.at(2), call.now_ms)?;
-    let found: SortedSet = set.into_iter().flat_map(|set| query.find(set)).collect();
+    let mut found = SortedSet::default();
+    for (member, score) in set.into_iter().flat_map(|set| query.find(set)) {
+        found.insert(member, score);
+    }
     store(call, found)
 }
 

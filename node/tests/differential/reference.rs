@@ -100,6 +100,18 @@ impl Reply {
         }
     }
 
+    /// The same without the notes that key specifications may begin with.
+    pub fn without_notes(&self) -> Self {
+        match self {
+            Self::Items(items) => {
+                let notes = items.first().is_some_and(|first| first.text() == "notes");
+                let kept = &items[if notes { 2 } else { 0 }..];
+                Self::Items(kept.iter().map(Self::without_notes).collect())
+            }
+            Self::Text(text) => Self::Text(text.clone()),
+        }
+    }
+
     pub fn items(&self) -> &[Self] {
         match self {
             Self::Items(items) => items,

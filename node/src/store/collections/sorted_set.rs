@@ -41,6 +41,21 @@ enum Repr {
     },
 }
 
+impl Repr {
+    /// The large form of elements in order.
+    fn large<'a>(elements: impl Iterator<Item = (&'a [u8], f64)>) -> Self {
+        let mut members = Table::default();
+        for (member, score) in elements {
+            members.push(Scored {
+                score,
+                member: member.into(),
+            });
+        }
+        let order = (0..).take(members.len()).collect();
+        Self::Large { members, order }
+    }
+}
+
 /// A sorted set. No score is NaN.
 #[derive(Debug, Clone)]
 pub struct SortedSet(Repr);
@@ -296,23 +311,26 @@ impl SortedSet {
     }
 
     fn enlarge(&mut self) {
-        let mut members = Table::default();
-        for (member, score) in self.iter() {
-            members.push(Scored {
-                score,
-                member: member.into(),
-            });
-        }
-        let order = (0..).take(members.len()).collect();
-        self.0 = Repr::Large { members, order };
+        self.0 = Repr::large(self.iter());
     }
 }
 
+/// The elements, in any order and each with a member of its own.
 impl<'a> FromIterator<(&'a [u8], f64)> for SortedSet {
     fn from_iter<I: IntoIterator<Item = (&'a [u8], f64)>>(elements: I) -> Self {
+        let mut elements: Vec<_> = elements.into_iter().collect();
+        elements.sort_unstable_by(|a, b| compare(*a, *b));
+        let is_small = elements.len() <= COMPACT_LEN_MAX
+            && elements
+                .iter()
+                .all(|(member, _)| member.len() <= COMPACT_ELEMENT_BYTES_MAX);
         let mut set = Self::default();
-        for (member, score) in elements {
-            set.insert(member, score);
+        if is_small {
+            for (member, score) in elements {
+                set.insert(member, score);
+            }
+        } else {
+            set.0 = Repr::large(elements.into_iter());
         }
         set
     }
