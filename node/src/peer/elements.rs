@@ -90,7 +90,7 @@ fn framed(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, JoinError> {
     }
 }
 
-/// What says so would be there twice, or is no element of such a collection.
+/// Where a sound element ends. One that was there before, or can't be in such a collection, is none.
 fn expect(is_sound: bool, end: usize) -> Result<Option<usize>, JoinError> {
     if is_sound {
         Ok(Some(end))
