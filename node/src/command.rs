@@ -4,9 +4,9 @@
 mod index;
 mod rows;
 
-use crate::error::Outcome;
+use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, Keyed};
-use crate::resp::{Args, Reply};
+use crate::resp::{Args, Reply, number};
 
 pub use index::{Entry, Table, table};
 
@@ -22,7 +22,9 @@ impl Flags {
     /// Takes time that doesn't depend on the data.
     pub const FAST: Self = Self(1 << 4);
     /// Runs at once between `MULTI` and `EXEC`, where other commands are queued.
-    pub const IMMEDIATE: Self = Self(1 << 6);
+    pub const IMMEDIATE: Self = Self(1 << 7);
+    /// Some of its keys are not where its row's first and last key say.
+    pub const MOVABLE_KEYS: Self = Self(1 << 6);
     /// Nothing of all this.
     pub const NONE: Self = Self(0);
     /// Allowed before authentication.
@@ -46,13 +48,14 @@ impl Flags {
 
     /// The names that `COMMAND` gives.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(Flags, &str); 6] = [
+        const NAMES: [(Flags, &str); 7] = [
             (Flags::WRITE, "write"),
             (Flags::READ, "readonly"),
             (Flags::DENY_OOM, "denyoom"),
             (Flags::ADMIN, "admin"),
             (Flags::FAST, "fast"),
             (Flags::NO_AUTH, "no_auth"),
+            (Flags::MOVABLE_KEYS, "movablekeys"),
         ];
         NAMES
             .into_iter()
@@ -62,17 +65,73 @@ impl Flags {
 }
 
 /// Where a command's keys stand among its arguments: every `step`-th from `first` to `last`, which counts from
-/// the end when it is negative.
+/// the end when it is negative; and behind a number that says how many follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
-    /// The index of the first; 0 for a command without keys.
+    /// The index of the first; 0 for a command without keys, or with counted ones only.
     pub first: u8,
     /// The index of the last.
     pub last: i8,
     /// From one to the next.
     pub step: u8,
-    /// What happens to them.
+    /// What happens to them, or to the first one.
     pub access: KeyAccess,
+    /// What happens to those behind the first, where that is something else, and to counted ones.
+    pub others: KeyAccess,
+    /// How many more there are, said by an argument.
+    pub counted: Option<Counted>,
+}
+
+/// Keys whose number an argument tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The index of that argument; the keys are right behind it.
+    pub at: u8,
+    /// What is answered when the number is none, or is not followed by so many arguments.
+    pub refusal: CountRefusal,
+}
+
+/// In which words a command refuses a number of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountRefusal {
+    /// As the commands on several sorted sets do.
+    Inputs,
+    /// As the commands that pop from the first key that has something.
+    Pop,
+    /// As `SINTERCARD`.
+    Cardinality,
+}
+
+impl Counted {
+    /// The keys, or why there are none.
+    fn keys<'a>(
+        self,
+        name: &str,
+        args: Args<'a>,
+    ) -> Result<impl ExactSizeIterator<Item = &'a [u8]> + use<'a>, CommandError> {
+        const NOT_POSITIVE: CommandError = CommandError::Fixed("ERR numkeys should be greater than 0");
+        let number = args.get(self.at.into()).and_then(number::parse_i64);
+        let count = number
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(0);
+        let behind = args.skip(usize::from(self.at) + 1);
+        match self.refusal {
+            CountRefusal::Inputs if number.is_none() => return Err(CommandError::NotAnInteger),
+            CountRefusal::Inputs if count == 0 => {
+                let text = format!("ERR at least 1 input key is needed for '{name}' command");
+                return Err(CommandError::Other(text));
+            }
+            CountRefusal::Pop | CountRefusal::Cardinality if count == 0 => return Err(NOT_POSITIVE),
+            CountRefusal::Cardinality if count > behind.len() => {
+                return Err(CommandError::Fixed(
+                    "ERR Number of keys can't be greater than number of args",
+                ));
+            }
+            _ if count > behind.len() => return Err(CommandError::Syntax),
+            _ => {}
+        }
+        Ok(behind.first(count).from(0))
+    }
 }
 
 /// What a command does with its keys, as key specifications put it.
@@ -82,10 +141,20 @@ pub enum KeyAccess {
     Read,
     /// Reads something about it.
     Inspect,
-    /// Changes the value.
+    /// Changes the value and returns something of it.
     Update,
+    /// Changes the value.
+    Change,
+    /// Adds to the value.
+    Insert,
+    /// Takes something away from the value.
+    Delete,
+    /// Takes something away from the value and returns it.
+    Take,
     /// Writes a value without looking at the old one.
     Overwrite,
+    /// Writes a value where there is none.
+    Create,
     /// Removes it.
     Remove,
 }
@@ -97,7 +166,12 @@ impl KeyAccess {
             Self::Read => &["RO", "access"],
             Self::Inspect => &["RO"],
             Self::Update => &["RW", "access", "update"],
+            Self::Change => &["RW", "update"],
+            Self::Insert => &["RW", "insert"],
+            Self::Delete => &["RW", "delete"],
+            Self::Take => &["RW", "access", "delete"],
             Self::Overwrite => &["OW", "update"],
+            Self::Create => &["OW", "insert"],
             Self::Remove => &["RM", "delete"],
         }
     }
@@ -107,64 +181,91 @@ impl Keys {
     /// None.
     pub const NONE: Self = Self {
         first: 0,
-        last: 0,
-        step: 0,
-        access: KeyAccess::Inspect,
+        ..Self::range(0, 0, KeyAccess::Inspect)
     };
+
+    const fn range(first: u8, last: i8, access: KeyAccess) -> Self {
+        Self {
+            first,
+            last,
+            step: if first == 0 { 0 } else { 1 },
+            access,
+            others: access,
+            counted: None,
+        }
+    }
 
     /// The first argument.
     pub const fn one(access: KeyAccess) -> Self {
-        Self {
-            first: 1,
-            last: 1,
-            step: 1,
-            access,
-        }
+        Self::range(1, 1, access)
     }
 
     /// All arguments.
     pub const fn all(access: KeyAccess) -> Self {
+        Self::range(1, -1, access)
+    }
+
+    /// All arguments, the first for something else.
+    pub const fn into(access: KeyAccess, others: KeyAccess) -> Self {
         Self {
-            first: 1,
-            last: -1,
-            step: 1,
-            access,
+            others,
+            ..Self::range(1, -1, access)
         }
     }
 
     /// Every other argument.
     pub const fn alternate(access: KeyAccess) -> Self {
         Self {
-            first: 1,
-            last: -1,
             step: 2,
-            access,
+            ..Self::range(1, -1, access)
         }
     }
 
     /// The first two arguments.
-    pub const fn two(access: KeyAccess) -> Self {
+    pub const fn two(access: KeyAccess, others: KeyAccess) -> Self {
         Self {
-            first: 1,
-            last: 2,
-            step: 1,
-            access,
+            others,
+            ..Self::range(1, 2, access)
         }
     }
 
     /// The argument behind a subcommand.
     pub const fn of_subcommand(access: KeyAccess) -> Self {
+        Self::range(2, 2, access)
+    }
+
+    /// So many as the first argument says.
+    pub const fn counted(refusal: CountRefusal, access: KeyAccess) -> Self {
         Self {
-            first: 2,
-            last: 2,
-            step: 1,
-            access,
+            counted: Some(Counted { at: 1, refusal }),
+            ..Self::range(0, 0, access)
         }
     }
 
-    /// The keys among these arguments.
+    /// The first argument, and so many more as the second says.
+    pub const fn into_counted(access: KeyAccess, others: KeyAccess) -> Self {
+        Self {
+            others,
+            counted: Some(Counted {
+                at: 2,
+                refusal: CountRefusal::Inputs,
+            }),
+            ..Self::range(1, 1, access)
+        }
+    }
+
+    /// Whether there are any.
+    pub const fn is_empty(self) -> bool {
+        self.first == 0 && self.counted.is_none()
+    }
+
+    /// The keys among these arguments of the command of that name.
     #[inline]
-    pub fn of(self, args: Args<'_>) -> impl Iterator<Item = &[u8]> + use<'_> {
+    pub fn of<'a>(
+        self,
+        name: &str,
+        args: Args<'a>,
+    ) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, CommandError> {
         let last = match usize::try_from(self.last) {
             Ok(last) => last,
             Err(_) => args.len().saturating_sub(usize::from(self.last.unsigned_abs())),
@@ -174,9 +275,15 @@ impl Keys {
         } else {
             (last + 1).saturating_sub(usize::from(self.first))
         };
-        args.from(self.first.into())
+        let counted = match self.counted {
+            Some(counted) => Some(counted.keys(name, args)?),
+            None => None,
+        };
+        Ok(args
+            .from(self.first.into())
             .take(count)
             .step_by(usize::from(self.step.max(1)))
+            .chain(counted.into_iter().flatten()))
     }
 }
 
@@ -189,8 +296,16 @@ pub enum Group {
     Connection,
     /// Keys of any type.
     Generic,
+    /// Hashes.
+    Hash,
+    /// Lists.
+    List,
     /// The node.
     Server,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
     /// Strings.
     String,
     /// Several commands as one.
@@ -204,7 +319,11 @@ impl Group {
             Self::Cluster => "cluster",
             Self::Connection => "connection",
             Self::Generic => "generic",
+            Self::Hash => "hash",
+            Self::List => "list",
             Self::Server => "server",
+            Self::Set => "set",
+            Self::SortedSet => "sorted-set",
             Self::String => "string",
             Self::Transactions => "transactions",
         }
@@ -266,6 +385,10 @@ impl Command {
         for (is_in, category) in [
             (self.flags.has(Flags::READ), "@read"),
             (self.flags.has(Flags::WRITE), "@write"),
+            (self.group == Group::Hash, "@hash"),
+            (self.group == Group::List, "@list"),
+            (self.group == Group::Set, "@set"),
+            (self.group == Group::SortedSet, "@sortedset"),
             (self.group == Group::String, "@string"),
             (self.group == Group::Connection, "@connection"),
             (self.group == Group::Transactions, "@transaction"),

@@ -9,12 +9,20 @@ pub mod command_info;
 pub mod config;
 pub mod connection;
 pub mod counters;
+mod elements;
 pub mod expiry;
+pub mod hashes;
 pub mod info;
 pub mod keys;
 pub mod keyspace;
+pub mod lists;
 mod pattern;
 pub mod server;
+pub mod set_algebra;
+pub mod sets;
+pub mod sorted_algebra;
+pub mod sorted_ranges;
+pub mod sorted_sets;
 pub mod strings;
 pub mod transactions;
 
@@ -27,6 +35,21 @@ pub use pattern::matches_pattern;
 /// An argument that must be an integer.
 fn integer(arg: &[u8]) -> Result<i64, CommandError> {
     number::parse_i64(arg).ok_or(CommandError::NotAnInteger)
+}
+
+/// An argument that must be a number from 0 on.
+fn positive(arg: &[u8]) -> Result<usize, CommandError> {
+    number::parse_i64(arg)
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or(CommandError::Fixed("ERR value is out of range, must be positive"))
+}
+
+/// An argument that must be a number from `min` on, or this is said.
+fn at_least(arg: &[u8], min: usize, refusal: &'static str) -> Result<usize, CommandError> {
+    number::parse_i64(arg)
+        .and_then(|number| usize::try_from(number).ok())
+        .filter(|number| *number >= min)
+        .ok_or(CommandError::Fixed(refusal))
 }
 
 /// Whether an argument is this word, in any case.

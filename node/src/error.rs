@@ -5,7 +5,7 @@
 
 use annulus_ring::{Address, Slot};
 
-use crate::store::TooBig;
+use crate::store::{TooBig, WrongType};
 
 /// Why a command was refused, or failed. Displayed as the error reply, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum CommandError {
     /// A time of expiry that can't be.
     #[error("ERR invalid expire time in '{0}' command")]
     InvalidExpireTime(&'static str),
+    /// The number that has no opposite.
+    #[error("ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807")]
+    BeyondSymmetric,
     /// A negative offset.
     #[error("ERR offset is out of range")]
     OffsetOutOfRange,
@@ -62,6 +65,9 @@ pub enum CommandError {
     /// More than the budget.
     #[error("ERR {0}")]
     TooBig(#[from] TooBig),
+    /// The key holds a value of another type than the command works on.
+    #[error(transparent)]
+    WrongType(#[from] WrongType),
     /// No memory, and nothing may be evicted.
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,

@@ -197,10 +197,11 @@ fn unknown(args: Args<'_>) -> CommandError {
 /// The slot that all keys of the command are in.
 #[inline]
 fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
-    if i16::from(command.keys.first) == i16::from(command.keys.last) {
-        return Ok(Slot::for_key(args.at(command.keys.first.into())));
+    let keys = command.keys;
+    if i16::from(keys.first) == i16::from(keys.last) && keys.counted.is_none() {
+        return Ok(Slot::for_key(args.at(keys.first.into())));
     }
-    let mut slots = command.keys.of(args).map(Slot::for_key);
+    let mut slots = keys.of(command.name, args)?.map(Slot::for_key);
     let slot = slots.next().ok_or(CommandError::Syntax)?;
     if slots.all(|other| other == slot) {
         Ok(slot)

@@ -7,6 +7,7 @@
 mod backoff;
 mod chunk;
 mod clock;
+mod elements;
 mod gossip;
 mod links;
 mod puller;
@@ -41,7 +42,7 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// What a chunk of entries carries at most, beside its frame.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// The largest key and the largest value that a pull accepts.
+/// The largest key, the largest string and the largest element of a collection that a pull accepts.
 const VALUE_BYTES_MAX: usize = 512 << 20;
 
 /// A freeze ends by itself after at most this long, whatever the target asks for.

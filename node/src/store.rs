@@ -9,10 +9,11 @@
 //! does not exist for any reader from that millisecond on; its memory is given back when somebody asks for it
 //! ([`SlotGuard`]) or by [`Store::sweep`].
 //!
-//! Every change of an entry goes through `set`, `modify`, `set_expiry`, `remove`, `insert` or `clear` of the guard:
+//! Every change of an entry goes through `set`, `modify`, `update`, `set_expiry`, `remove`, `insert` or `clear` of the guard:
 //! that is where a stream of mutations is to be taken from.
 
 mod bitmap;
+pub mod collections;
 mod guard;
 pub mod memory;
 mod slot_map;
@@ -27,7 +28,7 @@ use parking_lot::Mutex;
 use bitmap::SlotBitmap;
 pub use guard::{SlotGuard, Tally, TooBig};
 use slot_map::SlotMap;
-pub use value::{AccessStamp, Entry, Stored, Value};
+pub use value::{AccessStamp, Collection, Entry, Stored, Value, WrongType};
 pub use watch::WatchFlag;
 use watch::Watches;
 

@@ -228,6 +228,197 @@ fn the_node() {
 }
 
 #[test]
+fn wrong_types() {
+    const WRONG: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    for (fill, key) in [
+        ("SET {t}string v", "{t}string"),
+        ("HSET {t}hash f v", "{t}hash"),
+        ("RPUSH {t}list a b", "{t}list"),
+        ("SADD {t}set a b", "{t}set"),
+        ("ZADD {t}zset 1 a 2 b", "{t}zset"),
+    ] {
+        client.ask(fill);
+        let kind = &key["{t}".len()..];
+        client.check(&format!("TYPE {key}"), format!("+{kind}\r\n"));
+        client.check(
+            &format!("SCAN 0 TYPE {kind}"),
+            format!("*2\r\n$1\r\n0\r\n*1\r\n${}\r\n{key}\r\n", key.len()),
+        );
+    }
+    let table = [
+        (
+            "string",
+            "GET k|STRLEN k|APPEND k x|INCR k|INCRBYFLOAT k 1|GETRANGE k 0 1|SETRANGE k 0 x|GETSET k v|GETDEL k|GETEX k|SET k v GET",
+        ),
+        (
+            "hash",
+            "HGET k f|HSET k f v|HSETNX k f v|HDEL k f|HLEN k|HGETALL k|HINCRBY k f 1|HINCRBYFLOAT k f 1|HRANDFIELD k|HSCAN k 0|HMGET k f",
+        ),
+        (
+            "list",
+            "LPUSH k a|LPUSHX k a|LPOP k|LLEN k|LRANGE k 0 1|LINDEX k 0|LSET k 0 a|LINSERT k BEFORE a b|LREM k 0 a|LTRIM k 0 1|LPOS k a|LMPOP 1 k LEFT|LMOVE k {t}x LEFT LEFT|LMOVE {t}list k LEFT LEFT",
+        ),
+        (
+            "set",
+            "SADD k a|SREM k a|SISMEMBER k a|SCARD k|SMEMBERS k|SPOP k|SRANDMEMBER k|SMOVE k {t}x a|SMOVE {t}set k a|SINTER {t}none k|SUNION k|SDIFF {t}set k|SUNIONSTORE {t}x k|SINTERCARD 1 k|SSCAN k 0",
+        ),
+        (
+            "zset",
+            "ZADD k 1 a|ZINCRBY k 1 a|ZREM k a|ZSCORE k a|ZCARD k|ZRANGE k 0 1|ZRANK k a|ZPOPMIN k|ZCOUNT k 0 1|ZMPOP 1 k MIN|ZRANGESTORE {t}x k 0 1|ZREMRANGEBYRANK k 0 1|ZSCAN k 0",
+        ),
+    ];
+    for (kind, commands) in table {
+        for other in ["string", "hash", "list", "set", "zset"] {
+            for command in commands.split('|').filter(|_| other != kind) {
+                let command = command.replace(" k", &format!(" {{t}}{other}"));
+                client.check(&command, format!("{WRONG}\r\n"));
+            }
+        }
+    }
+    client.check("MGET {t}hash {t}string", "*2\r\n$-1\r\n$1\r\nv\r\n");
+    client.check("ZUNION 2 {t}set {t}hash", format!("{WRONG}\r\n"));
+    client.check("SUNIONSTORE {t}zset {t}set", ":2\r\n");
+    client.check("TYPE {t}zset", "+set\r\n");
+    client.check("SET {t}set v", "+OK\r\n");
+    client.check("TYPE {t}set", "+string\r\n");
+}
+
+#[test]
+fn collections() {
+    transcript(
+        "
+        HSET h f => -ERR wrong number of arguments for 'hset' command
+        HMSET h f v g => -ERR wrong number of arguments for 'hmset' command
+        HSET h f v g 1 => :2
+        HINCRBY h f 1 => -ERR hash value is not an integer
+        HINCRBYFLOAT h f 1 => -ERR hash value is not a float
+        HINCRBYFLOAT h g inf => -ERR value is NaN or Infinity
+        HINCRBY h g 9223372036854775807 => -ERR increment or decrement would overflow
+        HRANDFIELD h 1 FOO => -ERR syntax error
+        HRANDFIELD h -9223372036854775808 => -ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807
+        HRANDFIELD h 9223372036854775807 WITHVALUES => -ERR value is out of range
+        HSCAN h x => -ERR invalid cursor
+        OBJECT ENCODING h => $8 listpack
+        HDEL h f g => :2
+        EXISTS h => :0
+        SADD s 1 2 3 => :3
+        OBJECT ENCODING s => $6 intset
+        SPOP s -1 => -ERR value is out of range, must be positive
+        SPOP s 1 1 => -ERR syntax error
+        SINTERCARD 0 s => -ERR numkeys should be greater than 0
+        SINTERCARD 2 s => -ERR Number of keys can't be greater than number of args
+        SINTERCARD 1 s LIMIT -1 => -ERR LIMIT can't be negative
+        SADD s a => :1
+        OBJECT ENCODING s => $9 hashtable
+        SINTER a b => -CROSSSLOT Keys in request don't hash to the same slot
+        RPUSH l a b c b => :4
+        OBJECT ENCODING l => $9 quicklist
+        LPOP l 1 1 => -ERR wrong number of arguments for 'lpop' command
+        LPOP l -1 => -ERR value is out of range, must be positive
+        LSET l 9 x => -ERR index out of range
+        LSET none 0 x => -ERR no such key
+        LINSERT l FOO a b => -ERR syntax error
+        LPOS l b RANK 0 => -ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list
+        LPOS l b COUNT -1 => -ERR COUNT can't be negative
+        LPOS l b MAXLEN -1 => -ERR MAXLEN can't be negative
+        LPOS l b RANK -1 => :3
+        LMPOP 1 l LEFT COUNT 0 => -ERR count should be greater than 0
+        LMPOP 9 l LEFT => -ERR syntax error
+        LMPOP 1 l RIGHT COUNT 2 => *2 $1 l *2 $1 b $1 c
+        LTRIM l 5 9 => +OK
+        EXISTS l => :0
+        ZADD z NX XX 1 a => -ERR XX and NX options at the same time are not compatible
+        ZADD z GT LT 1 a => -ERR GT, LT, and/or NX options at the same time are not compatible
+        ZADD z INCR 1 a 2 b => -ERR INCR option supports a single increment-element pair
+        ZADD z 1 => -ERR wrong number of arguments for 'zadd' command
+        ZADD z CH 1 a 2 => -ERR syntax error
+        ZADD z nan a => -ERR value is not a valid float
+        ZADD z 0.1 a 2 b inf c => :3
+        OBJECT ENCODING z => $8 listpack
+        ZINCRBY z -inf c => -ERR resulting score is not a number (NaN)
+        ZSCORE z a => $19 0.10000000000000001
+        ZCOUNT z a 1 => -ERR min or max is not a float
+        ZRANGEBYLEX z a b => -ERR min or max not valid string range item
+        ZRANGE z 0 1 LIMIT 0 1 => -ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX
+        ZRANGE z - + BYLEX WITHSCORES => -ERR syntax error, WITHSCORES not supported in combination with BYLEX
+        ZRANGE z 1 (inf BYSCORE WITHSCORES => *2 $1 b $1 2
+        ZUNION 0 z => -ERR at least 1 input key is needed for 'zunion' command
+        ZUNION x z => -ERR value is not an integer or out of range
+        ZUNIONSTORE d 0 z => -ERR at least 1 input key is needed for 'zunionstore' command
+        ZUNION 1 z WEIGHTS x => -ERR weight value is not a float
+        ZUNION 2 a b => -CROSSSLOT Keys in request don't hash to the same slot
+        ZREMRANGEBYRANK z 0 -1 => :3
+        EXISTS z => :0
+        COMMAND GETKEYS ZUNIONSTORE d 2 a b WEIGHTS 1 2 => *3 $1 d $1 a $1 b
+        COMMAND GETKEYS LMPOP 2 a b LEFT => *2 $1 a $1 b
+        COMMAND GETKEYS LMPOP 3 a b => -ERR Invalid arguments specified for command
+        COMMAND GETKEYSANDFLAGS ZUNIONSTORE d 1 a => *2 *2 $1 d *2 +OW +update *2 $1 a *2 +RO +access
+        ",
+    );
+}
+
+#[test]
+fn an_element_scan_returns_every_element_that_stays() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    for (add, remove, scan) in [
+        ("HSET k % 1", "HDEL k %", "HSCAN"),
+        ("SADD k %", "SREM k %", "SSCAN"),
+        ("ZADD k 1 %", "ZREM k %", "ZSCAN"),
+    ] {
+        let mut stays = std::collections::BTreeSet::new();
+        for number in 0..500 {
+            client.ask(&add.replace('%', &format!("stays-{number}")));
+            client.ask(&add.replace('%', &format!("goes-{number}")));
+            stays.insert(format!("stays-{number}"));
+        }
+        let (mut cursor, mut steps) = ("0".to_owned(), 0);
+        loop {
+            let reply = client.ask(&format!("{scan} k {cursor} COUNT 20 MATCH stays-*"));
+            let words: Vec<&str> = reply.split("\r\n").collect();
+            cursor = words[2].to_owned();
+            for element in words[4..].iter().filter(|word| word.starts_with("stays-")) {
+                stays.remove(*element);
+            }
+            client.ask(&remove.replace('%', &format!("goes-{steps}")));
+            client.ask(&remove.replace('%', &format!("goes-{}", 499 - steps)));
+            client.ask(&add.replace('%', &format!("comes-{steps}")));
+            steps += 1;
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert!(stays.is_empty(), "{scan}: {stays:?} never came");
+        assert!(steps > 20, "{scan}: {steps} steps");
+        client.ask("DEL k");
+    }
+}
+
+#[test]
+fn a_collection_larger_than_the_budget_is_refused() {
+    let server = TestServer::start(&Options {
+        budget_bytes: 1 << 20,
+        ..Options::default()
+    });
+    let mut client = server.connect();
+    let element = "x".repeat(300 << 10);
+    for command in ["RPUSH k %", "SADD k 1% 2%", "HSET k 1 % 2 %", "ZADD k 1 1% 2 2%"] {
+        let fits = client.ask(&command.replace('%', &element));
+        assert!(fits.starts_with(':'), "{fits}");
+        let four = command.replace('%', &element.repeat(4));
+        let refused = client.ask(&four);
+        assert!(refused.starts_with("-ERR an entry of "), "{refused}");
+        assert!(server.node.store.used_bytes() <= 1 << 20);
+        client.check("DEL k", ":1\r\n");
+    }
+    // One by one, up to the limit.
+    let refused = (0..10).find(|_| client.ask(&format!("RPUSH k {element}")).starts_with('-'));
+    assert_eq!(refused, Some(3));
+}
+
+#[test]
 fn a_scan_returns_every_key_that_stays() {
     let server = TestServer::start(&Options::default());
     let mut client = server.connect();

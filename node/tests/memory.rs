@@ -1,11 +1,17 @@
 //! What the store says that it uses, against what it takes from the allocator.
-#![expect(clippy::unwrap_used, reason = "tests fail where they stand")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests fail where they stand, and the figures are worth a look"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use annulus_node::store::collections::{Hash, List, Set, SortedSet};
 use annulus_node::store::memory::allocation_bytes;
-use annulus_node::store::{EvictionPolicy, Store, StoreOptions, Value};
+use annulus_node::store::{Collection, EvictionPolicy, Store, StoreOptions, Value};
 use annulus_ring::Slot;
 
 /// Counts what is allocated, rounded up as the GNU allocator rounds it.
@@ -82,8 +88,12 @@ fn fill(store: &Store, case: &Case) {
     }
 }
 
+/// One test at a time counts.
+static COUNTED: Mutex<()> = Mutex::new(());
+
 #[test]
 fn the_formula_is_close_to_the_allocator() {
+    let _alone = COUNTED.lock().unwrap();
     let case = |name, keys, key_len, value_len| Case {
         name,
         keys,
@@ -152,5 +162,146 @@ fn the_formula_is_close_to_the_allocator() {
         assert_eq!(store.used_bytes(), 0, "{}", case.name);
         let left = TAKEN_BYTES.load(Ordering::Relaxed).saturating_sub(before);
         assert!(left <= 512 << 10, "{}: {left} bytes are left behind", case.name);
+    }
+}
+
+/// Adds or removes the element of that number, which has so many bytes.
+type Change<C> = fn(&mut C, usize, usize);
+
+/// Fills collections of that type and holds what the store counts against what was allocated: after filling them,
+/// after replacing half of their elements by others, and after removing most.
+fn check_collections<C: Collection>(
+    name: &str,
+    keys: usize,
+    elements: usize,
+    len: usize,
+    steps: [Change<C>; 2],
+) {
+    let [add, remove] = steps;
+    let store = Store::new(StoreOptions {
+        budget_bytes: u64::MAX,
+        eviction: EvictionPolicy::Lru,
+    });
+    let before = TAKEN_BYTES.load(Ordering::Relaxed);
+    let compare = |what: &str| {
+        let taken = (TAKEN_BYTES.load(Ordering::Relaxed) - before) as u64;
+        let counted = store.used_bytes();
+        println!(
+            "{name}, {keys} of {elements} elements of {len} bytes, {what}: {} bytes an element, {} % of them counted",
+            taken / (keys * elements) as u64,
+            100 * counted / taken
+        );
+        // The shards are allocated lazily and not counted.
+        let shards = (512 << 10).min(taken);
+        assert!(
+            counted * 10 >= (taken - shards) * 9,
+            "{name} {what}: {counted} counted, {taken} taken"
+        );
+        assert!(
+            counted * 10 <= taken * 11,
+            "{name} {what}: {counted} counted, {taken} taken"
+        );
+    };
+    let each = |change: &dyn Fn(&mut C)| {
+        for number in 0..keys {
+            let key = format!("key-{number:08}");
+            let mut guard = store.lock_slot(Slot::for_key(key.as_bytes()));
+            guard
+                .update(key.as_bytes(), 0, |collection| change(collection))
+                .unwrap();
+        }
+    };
+    for number in 0..elements {
+        each(&|collection| add(collection, number, len));
+    }
+    compare("filled");
+    for number in 0..elements / 2 {
+        each(&|collection| {
+            remove(collection, number, len);
+            add(collection, number + elements, len);
+        });
+    }
+    compare("changed");
+    for number in elements / 2..elements + elements / 4 {
+        each(&|collection| remove(collection, number, len));
+    }
+    compare("emptied");
+    store.clear();
+    assert_eq!(store.used_bytes(), 0, "{name}");
+    let left = TAKEN_BYTES.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(left <= 512 << 10, "{name}: {left} bytes are left behind");
+}
+
+fn score(number: usize) -> f64 {
+    f64::from(u32::try_from(number * 7919 % 10_007).unwrap())
+}
+
+fn element(number: usize, len: usize) -> Vec<u8> {
+    let mut element = format!("{number:08}").into_bytes();
+    element.resize(len, b'x');
+    element
+}
+
+#[test]
+fn collections_count_what_they_allocate() {
+    let _alone = COUNTED.lock().unwrap();
+    for (keys, elements, len) in [
+        (10_000, 8, 12),
+        (2000, 100, 40),
+        (500, 200, 20),
+        (1, 100_000, 16),
+        (3, 20_000, 100),
+        (1, 300, 150 << 10),
+    ] {
+        check_collections::<Hash>(
+            "hash",
+            keys,
+            elements,
+            len,
+            [
+                |hash, number, len| {
+                    hash.set(&element(number, 8), &element(number, len));
+                },
+                |hash, number, _| {
+                    hash.remove(&element(number, 8));
+                },
+            ],
+        );
+        check_collections::<Set>(
+            "set",
+            keys,
+            elements,
+            len,
+            [
+                |set, number, len| {
+                    set.insert(&element(number, len));
+                },
+                |set, number, len| {
+                    set.remove(&element(number, len));
+                },
+            ],
+        );
+        check_collections::<SortedSet>(
+            "sorted set",
+            keys,
+            elements,
+            len,
+            [
+                |set, number, len| set.insert(&element(number, len), score(number)),
+                |set, number, len| {
+                    set.remove(&element(number, len));
+                },
+            ],
+        );
+        check_collections::<List>(
+            "list",
+            keys,
+            elements,
+            len,
+            [
+                |list, number, len| list.push_back(&element(number, len)),
+                |list, _, _| list.remove(0, 1),
+            ],
+        );
     }
 }

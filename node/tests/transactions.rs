@@ -10,7 +10,9 @@ use support::{Client, Options, TestServer};
 #[track_caller]
 fn expect(client: &mut Client, lines: &str) {
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (command, expected) = line.split_once(" => ").expect("a line is command => reply");
+        let (command, expected) = line
+            .split_once(" => ")
+            .unwrap_or_else(|| panic!("no reply in {line:?}"));
         let found = client.ask(command);
         assert_eq!(found.trim_end().replace("\r\n", " "), expected, "{command}");
     }
@@ -95,6 +97,9 @@ fn watched_keys_stop_a_transaction_when_they_change() {
         ("DEL {t}k", true),
         ("DEL {t}absent", false),
         ("SET {t}absent 1", true),
+        ("LPUSH {t}absent 1", true),
+        ("RENAME {t}k {t}other", true),
+        ("COPY {t}k {t}absent", true),
         ("PEXPIREAT {t}k 1", true),
         ("FLUSHALL", true),
     ];

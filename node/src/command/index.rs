@@ -174,7 +174,7 @@ mod tests {
                 // WATCH takes its slot itself, since it keeps what it saw with the connection.
                 let routes_itself = command.name == "watch";
                 assert!(
-                    command.keys.first == 0 || routes_itself,
+                    command.keys.is_empty() || routes_itself,
                     "{full_name} has keys that nobody routes by"
                 );
                 continue;
@@ -182,14 +182,22 @@ mod tests {
             let (reads, writes) = (command.flags.has(Flags::READ), command.flags.has(Flags::WRITE));
             assert!(reads != writes, "{full_name} must be one of the two");
             assert!(!command.flags.has(Flags::DENY_OOM) || writes, "{full_name}");
-            assert_eq!(
-                reads,
-                matches!(command.keys.access, KeyAccess::Read | KeyAccess::Inspect),
-                "{full_name}"
-            );
+            let all_read = [command.keys.access, command.keys.others]
+                .iter()
+                .all(|access| matches!(access, KeyAccess::Read | KeyAccess::Inspect));
+            assert_eq!(reads, all_read, "{full_name}");
+            let needed = command
+                .keys
+                .counted
+                .map_or(command.keys.first, |counted| counted.at + 1);
             assert!(
-                command.arity.unsigned_abs() > command.keys.first,
+                command.arity.unsigned_abs() > needed,
                 "{full_name} could be called without key"
+            );
+            assert_eq!(
+                command.keys.counted.is_some(),
+                command.flags.has(Flags::MOVABLE_KEYS),
+                "{full_name}"
             );
         }
     }

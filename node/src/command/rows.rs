@@ -1,5 +1,10 @@
 //! The rows of the command table.
 
+mod hashes;
+mod lists;
+mod sets;
+mod sorted_sets;
+
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
     client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
@@ -10,7 +15,18 @@ use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 6] = [STRINGS, KEYS, TRANSACTIONS, CONNECTION, SERVER, CONTAINERS];
+pub(super) const COMMANDS: [&[Command]; 10] = [
+    STRINGS,
+    hashes::HASHES,
+    lists::LISTS,
+    sets::SETS,
+    sorted_sets::SORTED_SETS,
+    KEYS,
+    TRANSACTIONS,
+    CONNECTION,
+    SERVER,
+    CONTAINERS,
+];
 
 type KeyedFn = fn(&mut Keyed<'_, '_>) -> Outcome;
 type PlainFn = fn(&mut Context<'_>, Args<'_>, &mut Reply) -> Outcome;
@@ -21,6 +37,9 @@ const RF: Flags = R.and(Flags::FAST);
 const WF: Flags = W.and(Flags::FAST);
 const WD: Flags = W.and(Flags::DENY_OOM);
 const WDF: Flags = WD.and(Flags::FAST);
+const RM: Flags = R.and(Flags::MOVABLE_KEYS);
+const WM: Flags = W.and(Flags::MOVABLE_KEYS);
+const WDM: Flags = WD.and(Flags::MOVABLE_KEYS);
 const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
@@ -141,7 +160,7 @@ const TRANSACTIONS: &[Command] = &[
 const STRINGS: &[Command] = &[
     keyed(
         Group::String,
-        ("append", 3, WDF, Keys::one(KeyAccess::Update)),
+        ("append", 3, WDF, Keys::one(KeyAccess::Insert)),
         ("2.0.0", "Appends to the string at a key, or creates it."),
         strings::append,
     ),
@@ -165,7 +184,7 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("getdel", 2, WF, Keys::one(KeyAccess::Update)),
+        ("getdel", 2, WF, Keys::one(KeyAccess::Take)),
         ("6.2.0", "Returns the string at a key and removes the key."),
         strings::getdel,
     ),
@@ -222,7 +241,7 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("msetnx", -3, WD, Keys::alternate(KeyAccess::Overwrite)),
+        ("msetnx", -3, WD, Keys::alternate(KeyAccess::Create)),
         (
             "1.0.1",
             "Sets the strings at several keys of one slot if none of the keys exists.",
@@ -249,13 +268,13 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
-        ("setnx", 3, WDF, Keys::one(KeyAccess::Update)),
+        ("setnx", 3, WDF, Keys::one(KeyAccess::Create)),
         ("1.0.0", "Sets the string at a key if the key doesn't exist."),
         strings::setnx,
     ),
     keyed(
         Group::String,
-        ("setrange", 4, WD, Keys::one(KeyAccess::Update)),
+        ("setrange", 4, WD, Keys::one(KeyAccess::Change)),
         ("2.2.0", "Overwrites a part of the string at a key."),
         strings::setrange,
     ),
@@ -279,7 +298,7 @@ const STRINGS: &[Command] = &[
 const KEYS: &[Command] = &[
     keyed(
         Group::Generic,
-        ("copy", -3, WD, Keys::two(KeyAccess::Update)),
+        ("copy", -3, WD, Keys::two(KeyAccess::Read, KeyAccess::Overwrite)),
         ("6.2.0", "Copies a key to another of the same slot."),
         keys::copy,
     ),
@@ -297,61 +316,61 @@ const KEYS: &[Command] = &[
     ),
     keyed(
         Group::Generic,
-        ("expire", -3, WF, Keys::one(KeyAccess::Update)),
+        ("expire", -3, WF, Keys::one(KeyAccess::Change)),
         ("1.0.0", "Sets in how many seconds a key expires."),
         expiry::expire,
     ),
     keyed(
         Group::Generic,
-        ("expireat", -3, WF, Keys::one(KeyAccess::Update)),
+        ("expireat", -3, WF, Keys::one(KeyAccess::Change)),
         ("1.2.0", "Sets at which second a key expires."),
         expiry::expireat,
     ),
     keyed(
         Group::Generic,
-        ("expiretime", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("expiretime", 2, RF, Keys::one(KeyAccess::Read)),
         ("7.0.0", "Returns the second at which a key expires."),
         expiry::expiretime,
     ),
     keyed(
         Group::Generic,
-        ("persist", 2, WF, Keys::one(KeyAccess::Update)),
+        ("persist", 2, WF, Keys::one(KeyAccess::Change)),
         ("2.2.0", "Makes a key live for ever."),
         expiry::persist,
     ),
     keyed(
         Group::Generic,
-        ("pexpire", -3, WF, Keys::one(KeyAccess::Update)),
+        ("pexpire", -3, WF, Keys::one(KeyAccess::Change)),
         ("2.6.0", "Sets in how many milliseconds a key expires."),
         expiry::pexpire,
     ),
     keyed(
         Group::Generic,
-        ("pexpireat", -3, WF, Keys::one(KeyAccess::Update)),
+        ("pexpireat", -3, WF, Keys::one(KeyAccess::Change)),
         ("2.6.0", "Sets at which millisecond a key expires."),
         expiry::pexpireat,
     ),
     keyed(
         Group::Generic,
-        ("pexpiretime", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("pexpiretime", 2, RF, Keys::one(KeyAccess::Read)),
         ("7.0.0", "Returns the millisecond at which a key expires."),
         expiry::pexpiretime,
     ),
     keyed(
         Group::Generic,
-        ("pttl", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("pttl", 2, RF, Keys::one(KeyAccess::Read)),
         ("2.6.0", "Returns in how many milliseconds a key expires."),
         expiry::pttl,
     ),
     keyed(
         Group::Generic,
-        ("rename", 3, WD, Keys::two(KeyAccess::Update)),
+        ("rename", 3, W, Keys::two(KeyAccess::Take, KeyAccess::Overwrite)),
         ("1.0.0", "Renames a key within its slot."),
         keys::rename,
     ),
     keyed(
         Group::Generic,
-        ("renamenx", 3, WDF, Keys::two(KeyAccess::Update)),
+        ("renamenx", 3, WF, Keys::two(KeyAccess::Take, KeyAccess::Create)),
         ("1.0.0", "Renames a key within its slot if the new name is free."),
         keys::renamenx,
     ),
@@ -363,7 +382,7 @@ const KEYS: &[Command] = &[
     ),
     keyed(
         Group::Generic,
-        ("ttl", 2, RF, Keys::one(KeyAccess::Inspect)),
+        ("ttl", 2, RF, Keys::one(KeyAccess::Read)),
         ("1.0.0", "Returns in how many seconds a key expires."),
         expiry::ttl,
     ),

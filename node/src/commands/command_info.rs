@@ -1,6 +1,6 @@
 //! `COMMAND …`: the table, for clients that route by it.
 
-use crate::command::{Command, Entry, Keys, Run, table};
+use crate::command::{Command, Entry, KeyAccess, Keys, Run, table};
 use crate::commands::{is_word, matches_pattern};
 use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, resolve};
@@ -131,7 +131,7 @@ fn keys_of(args: Args<'_>) -> Result<(&'static Command, Vec<&[u8]>), CommandErro
     let command = resolve(args)
         .map_err(|_| CommandError::Fixed("ERR Invalid command specified"))?
         .command;
-    if command.keys.first == 0 {
+    if command.keys.is_empty() {
         return Err(CommandError::Fixed("ERR The command has no key arguments"));
     }
     if !command.accepts(args.len()) {
@@ -139,7 +139,10 @@ fn keys_of(args: Args<'_>) -> Result<(&'static Command, Vec<&[u8]>), CommandErro
             "ERR Invalid number of arguments specified for command",
         ));
     }
-    Ok((command, command.keys.of(args).collect()))
+    match command.keys.of(command.name, args) {
+        Ok(keys) => Ok((command, keys.collect())),
+        Err(_) => Err(CommandError::Fixed("ERR Invalid arguments specified for command")),
+    }
 }
 
 /// `COMMAND GETKEYS command [arg …]`
@@ -156,10 +159,17 @@ pub fn get_keys(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outco
 pub fn get_keys_and_flags(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (command, keys) = keys_of(args.skip(2))?;
     reply.array(keys.len());
-    for key in keys {
+    for (place, key) in keys.into_iter().enumerate() {
+        let Keys {
+            first,
+            access,
+            others,
+            ..
+        } = command.keys;
+        let access = if place == 0 && first > 0 { access } else { others };
         reply.array(2);
         reply.bulk(key);
-        write_words(command.keys.access.flags().iter().copied(), reply);
+        write_words(access.flags().iter().copied(), reply);
     }
     Ok(())
 }
@@ -197,24 +207,65 @@ fn write_row_head(entry: &Entry, reply: &mut Reply) {
     reply.array(0);
     match command.run {
         Run::Keyed(_) => {
-            reply.array(1);
-            write_key_specification(command.keys, reply);
+            let specifications = key_specifications(command.keys);
+            reply.array(specifications.len());
+            for specification in specifications {
+                write_key_specification(&specification, reply);
+            }
         }
         Run::Plain(_) | Run::Container(_) => reply.array(0),
     }
 }
 
-fn write_key_specification(keys: Keys, reply: &mut Reply) {
-    let last = i64::from(keys.last);
-    // From the first key on; counted from the end where the row counts from there.
-    let last = if last < 0 {
-        last
-    } else {
-        last - i64::from(keys.first)
+/// A part of a command's keys, of which the same can be said.
+struct KeySpecification {
+    access: KeyAccess,
+    /// The index where to begin.
+    begin: u8,
+    /// How to find the keys from there: the kind, and its numbers by name.
+    find: (&'static str, [(&'static str, i64); 3]),
+}
+
+fn key_specifications(keys: Keys) -> Vec<KeySpecification> {
+    let range = |access, begin: u8, last: i8| {
+        // From the first key on; counted from the end where the row counts from there.
+        let last = if last < 0 {
+            i64::from(last)
+        } else {
+            i64::from(last) - i64::from(begin)
+        };
+        KeySpecification {
+            access,
+            begin,
+            find: (
+                "range",
+                [("lastkey", last), ("keystep", keys.step.into()), ("limit", 0)],
+            ),
+        }
     };
+    let mut specifications = Vec::new();
+    let is_one = i16::from(keys.first) == i16::from(keys.last);
+    if keys.first > 0 && (is_one || keys.access == keys.others) {
+        specifications.push(range(keys.access, keys.first, keys.last));
+    } else if keys.first > 0 {
+        specifications.push(range(keys.access, keys.first, keys.first.cast_signed()));
+        specifications.push(range(keys.others, keys.first + 1, keys.last));
+    }
+    if let Some(counted) = keys.counted {
+        specifications.push(KeySpecification {
+            access: keys.others,
+            begin: counted.at,
+            find: ("keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]),
+        });
+    }
+    specifications
+}
+
+fn write_key_specification(specification: &KeySpecification, reply: &mut Reply) {
+    let (kind, numbers) = specification.find;
     reply.map(3);
     reply.bulk(b"flags");
-    write_words(keys.access.flags().iter().copied(), reply);
+    write_words(specification.access.flags().iter().copied(), reply);
     reply.bulk(b"begin_search");
     reply.map(2);
     reply.bulk(b"type");
@@ -222,17 +273,15 @@ fn write_key_specification(keys: Keys, reply: &mut Reply) {
     reply.bulk(b"spec");
     reply.map(1);
     reply.bulk(b"index");
-    reply.integer(keys.first.into());
+    reply.integer(specification.begin.into());
     reply.bulk(b"find_keys");
     reply.map(2);
     reply.bulk(b"type");
-    reply.bulk(b"range");
+    reply.bulk(kind.as_bytes());
     reply.bulk(b"spec");
     reply.map(3);
-    reply.bulk(b"lastkey");
-    reply.integer(last);
-    reply.bulk(b"keystep");
-    reply.integer(keys.step.into());
-    reply.bulk(b"limit");
-    reply.integer(0);
+    for (name, number) in numbers {
+        reply.bulk(name.as_bytes());
+        reply.integer(number);
+    }
 }

@@ -4,7 +4,7 @@ use crate::commands::integer;
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::resp::number::{self, Decimal};
-use crate::store::Value;
+use crate::store::{Value, WrongType};
 
 fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
     let (key, now_ms) = (call.args.at(1), call.now_ms);
@@ -13,6 +13,7 @@ fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
             .checked_add(increment)
             .ok_or(CommandError::IncrementOverflow)?,
         Some(Value::Bytes(_)) => return Err(CommandError::NotAnInteger),
+        Some(_) => return Err(WrongType.into()),
         None => {
             call.slot.set(key, Value::Int(increment), None, now_ms)?;
             call.reply.integer(increment);
@@ -58,6 +59,7 @@ pub fn incrbyfloat(call: &mut Keyed<'_, '_>) -> Outcome {
         None => sum_of(b"0", increment)?,
         Some(Value::Int(number)) => sum_of(Decimal::new(*number).as_bytes(), increment)?,
         Some(Value::Bytes(bytes)) => sum_of(bytes, increment)?,
+        Some(_) => return Err(WrongType.into()),
     };
     call.slot.check_size(key.len(), sum.len())?;
     if exists {
@@ -72,7 +74,7 @@ pub fn incrbyfloat(call: &mut Keyed<'_, '_>) -> Outcome {
 }
 
 /// The sum of two numbers in decimal: exact where both have at most 17 decimals, as many as are written.
-fn sum_of(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
+pub(super) fn sum_of(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
     if let (Some(a), Some(b)) = (Fixed::parse(a), Fixed::parse(b)) {
         return Ok(Fixed(a.0 + b.0).to_string());
     }
@@ -91,30 +93,39 @@ fn sum_of(a: &[u8], b: &[u8]) -> Result<String, CommandError> {
 struct Fixed(i128);
 
 impl Fixed {
-    const DECIMALS: usize = 17;
+    const DECIMALS: isize = 17;
     const ONE: i128 = 10i128.pow(17);
-    const WHOLE_DIGITS_MAX: usize = 19;
+    const WHOLE_DIGITS_MAX: isize = 19;
 
-    /// Reads `[+-] digits [. digits]`; other forms and longer numbers are left to floating point.
+    /// Reads `[+-] digits [. digits] [e exponent]`; other forms and longer numbers are left to floating point.
     fn parse(text: &[u8]) -> Option<Self> {
-        let (negative, digits) = match text {
-            [b'-', digits @ ..] => (true, digits),
-            [b'+', digits @ ..] | digits => (false, digits),
+        let (negative, number) = match text {
+            [b'-', number @ ..] => (true, number),
+            [b'+', number @ ..] | number => (false, number),
         };
-        let mut parts = digits.splitn(2, |&byte| byte == b'.');
+        let mut halves = number.splitn(2, |byte| matches!(byte, b'e' | b'E'));
+        let plain = halves.next()?;
+        let exponent: isize = match halves.next() {
+            Some(exponent) => std::str::from_utf8(exponent).ok()?.parse().ok()?,
+            None => 0,
+        };
+        let mut parts = plain.splitn(2, |&byte| byte == b'.');
         let (whole, decimals) = (parts.next()?, parts.next().unwrap_or_default());
-        let is_plain = digits.len() > usize::from(digits.contains(&b'.'))
-            && whole.iter().chain(decimals).all(u8::is_ascii_digit)
-            && whole.len() <= Self::WHOLE_DIGITS_MAX
-            && decimals.len() <= Self::DECIMALS;
+        let digits: Vec<u8> = whole.iter().chain(decimals).copied().collect();
+        // How many of the digits, zeros added, stand before the point.
+        let whole_len = isize::try_from(whole.len()).ok()?.checked_add(exponent)?;
+        let decimals_len = isize::try_from(digits.len()).ok()?.checked_sub(whole_len)?;
+        let is_plain = !digits.is_empty()
+            && digits.iter().all(u8::is_ascii_digit)
+            && whole_len <= Self::WHOLE_DIGITS_MAX
+            && decimals_len <= Self::DECIMALS;
         if !is_plain {
             return None;
         }
-        let padding = std::iter::repeat_n(&b'0', Self::DECIMALS - decimals.len());
-        let magnitude = whole
+        let padding = usize::try_from(Self::DECIMALS - decimals_len).ok()?;
+        let magnitude = digits
             .iter()
-            .chain(decimals)
-            .chain(padding)
+            .chain(std::iter::repeat_n(&b'0', padding))
             .fold(0, |sum: i128, digit| sum * 10 + i128::from(digit - b'0'));
         Some(Self(if negative { -magnitude } else { magnitude }))
     }
@@ -138,7 +149,10 @@ mod tests {
 
     #[test]
     fn sums_of_decimals() {
-        let table: [(&str, &str, Result<&str, CommandError>); 15] = [
+        let table: [(&str, &str, Result<&str, CommandError>); 18] = [
+            ("9223372036854775807", "1e3", Ok("9223372036854776807")),
+            ("0.5e-3", "1E+1", Ok("10.0005")),
+            ("1e-400", "1", Ok("1")),
             ("10.50", "0.1", Ok("10.6")),
             ("0.1", "0.2", Ok("0.3")),
             ("5.0e3", "2.0e2", Ok("5200")),

@@ -4,7 +4,6 @@ use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::store::memory::entry_bytes;
-use crate::store::{Stored, Value};
 
 /// `DEL key [key …]` and `UNLINK key [key …]`
 pub fn del(call: &mut Keyed<'_, '_>) -> Outcome {
@@ -50,19 +49,12 @@ pub fn type_of(call: &mut Keyed<'_, '_>) -> Outcome {
     Ok(())
 }
 
-/// Puts a copy of `from` at `to`; what was there is replaced.
-fn put_at(call: &mut Keyed<'_, '_>, to: &[u8], from: &Stored) -> Outcome {
-    Ok(call
-        .slot
-        .set(to, from.value.clone(), from.expires_at_ms(), call.now_ms)?)
-}
-
 fn rename_generic(call: &mut Keyed<'_, '_>, replaces: bool) -> Result<bool, CommandError> {
     let (from, to, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
-    let stored = call
+    let value_bytes = call
         .slot
         .peek(from, now_ms)
-        .cloned()
+        .map(|stored| stored.value.heap_bytes())
         .ok_or(CommandError::NoSuchKey)?;
     if from == to {
         return Ok(replaces);
@@ -70,8 +62,11 @@ fn rename_generic(call: &mut Keyed<'_, '_>, replaces: bool) -> Result<bool, Comm
     if !replaces && call.slot.peek(to, now_ms).is_some() {
         return Ok(false);
     }
-    put_at(call, to, &stored)?;
-    call.slot.remove(from, now_ms);
+    call.slot.check_bytes(to.len(), value_bytes)?;
+    if let Some(stored) = call.slot.remove(from, now_ms) {
+        let expires_at_ms = stored.expires_at_ms();
+        call.slot.set(to, stored.value, expires_at_ms, now_ms)?;
+    }
     Ok(true)
 }
 
@@ -116,7 +111,8 @@ pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
     let stored = call.slot.read(from, now_ms).cloned();
     let copied = match stored {
         Some(stored) if replaces || call.slot.peek(to, now_ms).is_none() => {
-            put_at(call, to, &stored)?;
+            let expires_at_ms = stored.expires_at_ms();
+            call.slot.set(to, stored.value, expires_at_ms, now_ms)?;
             true
         }
         _ => false,
@@ -168,17 +164,10 @@ pub fn memory_usage(call: &mut Keyed<'_, '_>) -> Outcome {
         }
         _ => return Err(CommandError::Syntax),
     }
-    let value_len = call
-        .slot
-        .peek(key, call.now_ms)
-        .map(|stored| match &stored.value {
-            Value::Int(_) => 0,
-            Value::Bytes(bytes) => bytes.len(),
-        });
-    match value_len {
-        Some(value_len) => {
-            call.reply
-                .integer(i64::try_from(entry_bytes(key.len(), value_len)).unwrap_or(i64::MAX));
+    match call.slot.peek(key, call.now_ms) {
+        Some(stored) => {
+            let bytes = entry_bytes(key.len()) + stored.value.heap_bytes();
+            call.reply.integer(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
         None => call.reply.null(),
     }

@@ -5,25 +5,35 @@ use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::resp::number::Decimal;
 use crate::resp::{Args, Reply};
-use crate::store::{Stored, Value};
+use crate::store::{Stored, Value, WrongType};
 
 use super::expiry::{TimeUnit, expiry_from};
 
 /// Writes a string value, or that there is none.
 #[inline]
-fn write_value(stored: Option<&Stored>, reply: &mut Reply) {
+fn write_value(stored: Option<&Stored>, reply: &mut Reply) -> Outcome {
     match stored.map(|stored| &stored.value) {
         Some(Value::Bytes(bytes)) => reply.bulk(bytes),
         Some(Value::Int(number)) => reply.bulk_integer(*number),
+        Some(_) => return Err(WrongType.into()),
         None => reply.null(),
+    }
+    Ok(())
+}
+
+/// The length of a string value, if there is one.
+fn string_len(stored: Option<&Stored>) -> Result<Option<usize>, WrongType> {
+    match stored {
+        Some(stored) if !stored.value.is_string() => Err(WrongType),
+        Some(stored) => Ok(Some(stored.value.len())),
+        None => Ok(None),
     }
 }
 
 /// `GET key`
 #[inline]
 pub fn get(call: &mut Keyed<'_, '_>) -> Outcome {
-    write_value(call.slot.read(call.args.at(1), call.now_ms), call.reply);
-    Ok(())
+    write_value(call.slot.read(call.args.at(1), call.now_ms), call.reply)
 }
 
 /// What `SET` and `GETEX` do to the time of expiry.
@@ -110,7 +120,7 @@ pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
     };
     let (exists, old_expiry) = (old.is_some(), old.and_then(Stored::expires_at_ms));
     if options.returns_old {
-        write_value(old, call.reply);
+        write_value(old, call.reply)?;
     }
     let is_met = match options.condition {
         Condition::Always => true,
@@ -176,7 +186,7 @@ pub fn psetex(call: &mut Keyed<'_, '_>) -> Outcome {
 pub fn getset(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, value) = (call.args.at(1), call.args.at(2));
     call.slot.check_size(key.len(), value.len())?;
-    write_value(call.slot.read(key, call.now_ms), call.reply);
+    write_value(call.slot.read(key, call.now_ms), call.reply)?;
     call.slot.set(key, Value::from_bytes(value), None, call.now_ms)?;
     Ok(())
 }
@@ -184,7 +194,7 @@ pub fn getset(call: &mut Keyed<'_, '_>) -> Outcome {
 /// `GETDEL key`
 pub fn getdel(call: &mut Keyed<'_, '_>) -> Outcome {
     let key = call.args.at(1);
-    write_value(call.slot.read(key, call.now_ms), call.reply);
+    write_value(call.slot.read(key, call.now_ms), call.reply)?;
     call.slot.remove(key, call.now_ms);
     Ok(())
 }
@@ -206,7 +216,7 @@ pub fn getex(call: &mut Keyed<'_, '_>) -> Outcome {
             Expiry::At(expiry_from(time, unit, is_absolute, now_ms, "getex")?)
         };
     }
-    write_value(call.slot.read(key, now_ms), call.reply);
+    write_value(call.slot.read(key, now_ms), call.reply)?;
     match expiry {
         Expiry::Default | Expiry::Keep => {}
         Expiry::Persist => {
@@ -227,7 +237,9 @@ pub fn mget(call: &mut Keyed<'_, '_>) -> Outcome {
     let keys = call.args.from(1);
     call.reply.array(keys.len());
     for key in keys {
-        write_value(call.slot.read(key, call.now_ms), call.reply);
+        // A value that is no string is as good as none.
+        let stored = call.slot.read(key, call.now_ms);
+        write_value(stored.filter(|stored| stored.value.is_string()), call.reply)?;
     }
     Ok(())
 }
@@ -282,7 +294,7 @@ fn check_len(call: &Keyed<'_, '_>, key: &[u8], len: usize) -> Result<(), Command
 /// `APPEND key value`
 pub fn append(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, suffix, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
-    let Some(old_len) = call.slot.find(key, now_ms).map(|stored| stored.value.len()) else {
+    let Some(old_len) = string_len(call.slot.find(key, now_ms))? else {
         call.slot.set(key, Value::from_bytes(suffix), None, now_ms)?;
         call.reply.count(suffix.len());
         return Ok(());
@@ -305,11 +317,8 @@ fn take(value: &mut Value) -> Vec<u8> {
 
 /// `STRLEN key`
 pub fn strlen(call: &mut Keyed<'_, '_>) -> Outcome {
-    let len = call
-        .slot
-        .read(call.args.at(1), call.now_ms)
-        .map_or(0, |stored| stored.value.len());
-    call.reply.count(len);
+    let len = string_len(call.slot.read(call.args.at(1), call.now_ms))?;
+    call.reply.count(len.unwrap_or(0));
     Ok(())
 }
 
@@ -323,6 +332,7 @@ pub fn getrange(call: &mut Keyed<'_, '_>) -> Outcome {
         Some(Value::Int(number)) => call
             .reply
             .bulk(range(Decimal::new(*number).as_bytes(), start, end)),
+        Some(_) => return Err(WrongType.into()),
     }
     Ok(())
 }
@@ -355,7 +365,7 @@ pub fn setrange(call: &mut Keyed<'_, '_>) -> Outcome {
     let Ok(offset) = usize::try_from(offset) else {
         return Err(CommandError::OffsetOutOfRange);
     };
-    let old_len = call.slot.find(key, now_ms).map(|stored| stored.value.len());
+    let old_len = string_len(call.slot.find(key, now_ms))?;
     if part.is_empty() {
         call.reply.count(old_len.unwrap_or(0));
         return Ok(());

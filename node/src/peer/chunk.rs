@@ -1,13 +1,15 @@
 //! A slot's entries as messages, and back.
 //!
 //! What fits is packed into chunks of about [`CHUNK_BYTES_MAX`]. A larger entry is cut: first its key, then its
-//! value, each part the last of its chunk, all but the last part marked `continued`. [`Joiner`] is the inverse
+//! value (a collection as [`super::elements`] writes it), each part the last of its chunk, all but the last part marked `continued`. [`Joiner`] is the inverse
 //! and refuses what would grow without bound.
 
 use annulus_proto::v1::{self, entry};
 use bytes::Bytes;
 
+use super::elements::{Elements, write_elements};
 use super::{CHUNK_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::store::collections::{Hash, List, Set, SortedSet};
 use crate::store::{Entry, Value};
 
 /// Bytes that an entry's frame takes, roughly: tags, lengths, the time of expiry.
@@ -49,7 +51,13 @@ pub fn payload_bytes(entries: &[v1::Entry]) -> u64 {
 
 fn value_len(entry: &v1::Entry) -> usize {
     match &entry.value {
-        Some(entry::Value::Text(text)) => text.len(),
+        Some(
+            entry::Value::Text(bytes)
+            | entry::Value::Hash(bytes)
+            | entry::Value::List(bytes)
+            | entry::Value::Set(bytes)
+            | entry::Value::SortedSet(bytes),
+        ) => bytes.len(),
         None => 0,
     }
 }
@@ -58,7 +66,18 @@ fn value_len(entry: &v1::Entry) -> usize {
 fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
     let expires_at_ms = entry.expires_at_ms.unwrap_or(0);
     let mut key = Bytes::from(entry.key);
-    let mut text = Bytes::from(entry.value.into_vec());
+    let wrap = match &entry.value {
+        Value::Int(_) | Value::Bytes(_) => entry::Value::Text,
+        Value::Hash(_) => entry::Value::Hash,
+        Value::List(_) => entry::Value::List,
+        Value::Set(_) => entry::Value::Set,
+        Value::SortedSet(_) => entry::Value::SortedSet,
+    };
+    let mut value = Bytes::from(if entry.value.is_string() {
+        entry.value.into_vec()
+    } else {
+        write_elements(&entry.value)
+    });
     let part_max = CHUNK_BYTES_MAX - FRAME_BYTES;
     let mut done = false;
     std::iter::from_fn(move || {
@@ -66,12 +85,12 @@ fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
             return None;
         }
         let key_part = key.split_to(key.len().min(part_max));
-        let text_part = text.split_to(text.len().min(part_max - key_part.len()));
-        done = key.is_empty() && text.is_empty();
+        let value_part = value.split_to(value.len().min(part_max - key_part.len()));
+        done = key.is_empty() && value.is_empty();
         Some(v1::Entry {
             key: key_part,
             expires_at_ms,
-            value: Some(entry::Value::Text(text_part)),
+            value: Some(wrap(value_part)),
             continued: !done,
         })
     })
@@ -83,50 +102,111 @@ pub enum JoinError {
     /// A type of value that this version doesn't know.
     #[error("an entry has a type of value that this version does not know; upgrade this node first")]
     UnknownValue,
-    /// Beyond what any client could have written.
-    #[error("an entry is larger than 512 MiB")]
+    /// Beyond what any client could have written, or what this node could keep.
+    #[error("an entry has a part that is larger than 512 MiB, or takes more than maxmemory")]
     TooLarge,
+    /// Not what a source of this protocol sends.
+    #[error("an entry's value is not well formed")]
+    Malformed,
     /// The last entry lacks its end.
     #[error("the last entry is not complete")]
     Incomplete,
 }
 
 /// Joins parts into entries.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Joiner {
-    partial: Option<(Vec<u8>, Vec<u8>)>,
+    partial: Option<(Vec<u8>, Building)>,
+    collection_bytes_max: u64,
+}
+
+/// A value of which parts have come.
+#[derive(Debug)]
+enum Building {
+    Text(Vec<u8>),
+    Hash(Elements<Hash>),
+    List(Elements<List>),
+    Set(Elements<Set>),
+    SortedSet(Elements<SortedSet>),
+}
+
+impl Building {
+    /// Nothing yet of a value of this part's type.
+    fn new(part: &entry::Value) -> Self {
+        match part {
+            entry::Value::Text(_) => Self::Text(Vec::new()),
+            entry::Value::Hash(_) => Self::Hash(Elements::new()),
+            entry::Value::List(_) => Self::List(Elements::new()),
+            entry::Value::Set(_) => Self::Set(Elements::new()),
+            entry::Value::SortedSet(_) => Self::SortedSet(Elements::new()),
+        }
+    }
+
+    /// Adds a part, which must be of the same type.
+    fn add(&mut self, part: &entry::Value, bytes_max: u64) -> Result<(), JoinError> {
+        match (self, part) {
+            (Self::Text(text), entry::Value::Text(bytes)) => {
+                if text.len() + bytes.len() > VALUE_BYTES_MAX {
+                    return Err(JoinError::TooLarge);
+                }
+                text.extend_from_slice(bytes);
+                Ok(())
+            }
+            (Self::Hash(hash), entry::Value::Hash(bytes)) => hash.read(bytes, bytes_max),
+            (Self::List(list), entry::Value::List(bytes)) => list.read(bytes, bytes_max),
+            (Self::Set(set), entry::Value::Set(bytes)) => set.read(bytes, bytes_max),
+            (Self::SortedSet(set), entry::Value::SortedSet(bytes)) => set.read(bytes, bytes_max),
+            _ => Err(JoinError::Malformed),
+        }
+    }
+
+    fn finish(self) -> Result<Value, JoinError> {
+        match self {
+            Self::Text(text) => Ok(Value::from(text)),
+            Self::Hash(hash) => hash.finish(),
+            Self::List(list) => list.finish(),
+            Self::Set(set) => set.finish(),
+            Self::SortedSet(set) => set.finish(),
+        }
+    }
 }
 
 impl Joiner {
+    /// Nothing yet. A collection that allocates more than `collection_bytes_max` is refused.
+    pub fn new(collection_bytes_max: u64) -> Self {
+        Self {
+            partial: None,
+            collection_bytes_max,
+        }
+    }
+
     /// The entries that a chunk completes.
     pub fn join(&mut self, chunk: Vec<v1::Entry>) -> Result<Vec<Entry>, JoinError> {
         let mut entries = Vec::with_capacity(chunk.len());
         for part in chunk {
-            let Some(entry::Value::Text(text)) = part.value else {
-                return Err(JoinError::UnknownValue);
-            };
+            let value_part = part.value.ok_or(JoinError::UnknownValue)?;
             let expires_at_ms = Some(part.expires_at_ms).filter(|&ms| ms > 0);
-            if self.partial.is_none() && !part.continued {
-                let value = Value::from_bytes(&text);
+            if let (None, false, entry::Value::Text(text)) = (&self.partial, part.continued, &value_part) {
                 entries.push(Entry {
                     key: part.key.to_vec().into(),
-                    value,
+                    value: Value::from_bytes(text),
                     expires_at_ms,
                 });
                 continue;
             }
-            let (mut key, mut value) = self.partial.take().unwrap_or_default();
+            let partial = self.partial.take();
+            let (mut key, mut value) = partial.unwrap_or_else(|| (Vec::new(), Building::new(&value_part)));
             key.extend_from_slice(&part.key);
-            value.extend_from_slice(&text);
-            if key.len() > VALUE_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
+            if key.len() > VALUE_BYTES_MAX {
                 return Err(JoinError::TooLarge);
             }
+            value.add(&value_part, self.collection_bytes_max)?;
             if part.continued {
                 self.partial = Some((key, value));
             } else {
                 entries.push(Entry {
                     key: key.into(),
-                    value: Value::from(value),
+                    value: value.finish()?,
                     expires_at_ms,
                 });
             }
@@ -145,106 +225,4 @@ impl Joiner {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message;
-
-    use super::*;
-
-    fn entry(key: usize, value: usize, expires_at_ms: Option<u64>) -> Entry {
-        let bytes = |len: usize, first: u8| {
-            (0..len)
-                .map(|i| first.wrapping_add(i.to_le_bytes()[0]))
-                .collect::<Vec<_>>()
-        };
-        Entry {
-            key: bytes(key, 0).into(),
-            value: Value::from(bytes(value, 7)),
-            expires_at_ms,
-        }
-    }
-
-    fn assert_comes_back(entries: &[Entry]) -> usize {
-        let chunks = pack(entries.to_vec());
-        let count = chunks.len();
-        let mut joiner = Joiner::default();
-        let mut found = Vec::new();
-        for entries in chunks {
-            let chunk = v1::SlotChunk {
-                entries,
-                freeze_id: u64::MAX,
-            };
-            assert!(
-                chunk.encoded_len() <= CHUNK_BYTES_MAX + 64,
-                "{}",
-                chunk.encoded_len()
-            );
-            found.extend(joiner.join(chunk.entries).unwrap());
-        }
-        joiner.finish().unwrap();
-        assert_eq!(found, entries);
-        count
-    }
-
-    #[test]
-    fn entries_are_packed_into_bounded_chunks_and_come_back() {
-        let mib = 1 << 20;
-        let table: [(&str, Vec<Entry>, usize); 7] = [
-            ("no entry", vec![], 0),
-            ("empty key and value", vec![entry(0, 0, None)], 1),
-            (
-                "small ones share a chunk",
-                vec![entry(3, 9, Some(5)), entry(4, 0, None)],
-                1,
-            ),
-            (
-                "a value that just fits",
-                vec![entry(0, mib - FRAME_BYTES, None)],
-                1,
-            ),
-            ("one byte more", vec![entry(1, mib - FRAME_BYTES, Some(1))], 2),
-            (
-                "large among small",
-                vec![entry(1, 1, None), entry(2, 3 * mib, Some(9)), entry(3, 3, None)],
-                5,
-            ),
-            ("a large key too", vec![entry(2 * mib, 2 * mib, None)], 5),
-        ];
-        for (name, entries, chunks) in table {
-            assert_eq!(assert_comes_back(&entries), chunks, "{name}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn any_sizes_come_back(sizes in prop::collection::vec(
-            (0..400_usize, 0..700_000_usize, prop::option::of(1..9_u64)),
-            0..9,
-        )) {
-            let entries = sizes.into_iter().map(|(key, value, expiry)| entry(key, value, expiry));
-            assert_comes_back(&entries.collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn what_lacks_its_end_or_its_type_is_refused() {
-        let part = |continued| v1::Entry {
-            key: "k".into(),
-            expires_at_ms: 0,
-            value: Some(entry::Value::Text("v".into())),
-            continued,
-        };
-        let mut joiner = Joiner::default();
-        assert_eq!(joiner.join(vec![part(true)]), Ok(vec![]));
-        assert_eq!(joiner.finish(), Err(JoinError::Incomplete));
-        let unknown = v1::Entry {
-            value: None,
-            ..part(false)
-        };
-        assert_eq!(
-            Joiner::default().join(vec![unknown]),
-            Err(JoinError::UnknownValue)
-        );
-    }
-}
+mod tests;

@@ -297,7 +297,7 @@ async fn receive_slot(
         freeze_ms: u32::try_from(freeze.as_millis()).unwrap_or(u32::MAX),
     });
     let mut chunks: Streaming<SlotChunk> = bounded(SILENCE_MAX, client.prepare_slot(request)).await?;
-    let mut joiner = Joiner::default();
+    let mut joiner = Joiner::new(context.node.store.budget_bytes());
     loop {
         let chunk = timeout(SILENCE_MAX, chunks.message())
             .await

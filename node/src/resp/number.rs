@@ -54,6 +54,58 @@ pub fn parse_f64(bytes: &[u8]) -> Option<f64> {
         .filter(|number: &f64| !number.is_nan())
 }
 
+/// A number as scores are written: 17 significant digits, which tell any two numbers apart, without zeros at the
+/// end; with an exponent from 1e17 on and below 1e-4.
+pub fn format_f64(number: f64) -> String {
+    const DIGITS: usize = 17;
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:.16e}");
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        // NaN
+        return scientific;
+    };
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(mantissa) => ("-", mantissa),
+        None => ("", mantissa),
+    };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    let significant = digits.trim_end_matches('0');
+    match usize::try_from(exponent) {
+        Ok(whole) if whole < DIGITS => {
+            let (whole, decimals) = digits.split_at(whole + 1);
+            let decimals = decimals.trim_end_matches('0');
+            let point = if decimals.is_empty() { "" } else { "." };
+            format!("{sign}{whole}{point}{decimals}")
+        }
+        Err(_) if exponent >= -4 => {
+            let zeros = "0".repeat(usize::try_from(-1 - exponent).unwrap_or(0));
+            format!("{sign}0.{zeros}{significant}")
+        }
+        _ => {
+            let (whole, decimals) = significant.split_at(1);
+            let point = if decimals.is_empty() { "" } else { "." };
+            let exponent_sign = if exponent < 0 { '-' } else { '+' };
+            format!(
+                "{sign}{whole}{point}{decimals}e{exponent_sign}{:02}",
+                exponent.unsigned_abs()
+            )
+        }
+    }
+}
+
+/// A score: as [`parse_f64`], but neither so large nor so small that it would become another number.
+pub fn parse_score(bytes: &[u8]) -> Option<f64> {
+    let number = parse_f64(bytes)?;
+    let digits = bytes.iter().take_while(|byte| !matches!(byte, b'e' | b'E'));
+    let is_named = bytes.iter().any(|byte| matches!(byte, b'n' | b'N'));
+    let is_nonzero = digits.clone().any(|byte| matches!(byte, b'1'..=b'9'));
+    let is_kept = (number.is_finite() || is_named) && (number != 0.0 || !is_nonzero);
+    is_kept.then_some(number)
+}
+
 /// An integer in decimal, without allocation.
 pub struct Decimal {
     digits: [u8; Self::LEN_MAX],
@@ -146,7 +198,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn scores_are_written_with_17_digits() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-1.5, "-1.5"),
+            (0.1, "0.10000000000000001"),
+            (100.0, "100"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (123_456_789_012_345_680.0, "1.2345678901234568e+17"),
+            (0.0001, "0.0001"),
+            (0.000_012_5, "1.2500000000000001e-05"),
+            (1e-7, "9.9999999999999995e-08"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (5e-324, "4.9406564584124654e-324"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(format_f64(number), expected);
+        }
+        for (text, expected) in [
+            ("1e400", None),
+            ("-1e400", None),
+            ("1e-400", None),
+            ("0e400", Some(0.0)),
+            ("+inf", Some(f64::INFINITY)),
+            ("-Infinity", Some(f64::NEG_INFINITY)),
+            ("nan", None),
+            ("", None),
+            (" 1", None),
+        ] {
+            assert_eq!(parse_score(text.as_bytes()), expected, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn written_scores_are_read_back(number in any::<f64>().prop_filter("a number", |number| !number.is_nan())) {
+            prop_assert_eq!(parse_f64(format_f64(number).as_bytes()).map(f64::to_bits), Some(number.to_bits()));
+        }
+
         #[test]
         fn written_numbers_are_read_back(number: i64) {
             let (written, expected) = (Decimal::new(number), number.to_string());

@@ -144,6 +144,15 @@ impl<'a> Args<'a> {
             spans: self.spans.get(count..).unwrap_or_default(),
         }
     }
+
+    /// The first arguments, at most `count` of them.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        Self {
+            text: self.text,
+            spans: self.spans.get(..count).unwrap_or(self.spans),
+        }
+    }
 }
 
 /// Arguments that outlive the buffer that they were received in.

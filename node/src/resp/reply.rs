@@ -4,7 +4,7 @@
 //! growing at `bytes_max`: what goes beyond is dropped, and the connection must then be closed, because its
 //! stream is no longer well formed.
 
-use super::number::Decimal;
+use super::number::{Decimal, format_f64};
 
 /// The output of a connection, and how to write to it.
 #[derive(Debug)]
@@ -147,6 +147,18 @@ impl Reply {
         self.bulk(Decimal::new(number).as_bytes());
     }
 
+    /// A number that need not be an integer; a bulk string in RESP2.
+    pub fn double(&mut self, number: f64) {
+        let text = format_f64(number);
+        if self.resp3 {
+            self.raw(b",");
+            self.raw(text.as_bytes());
+            self.raw(b"\r\n");
+        } else {
+            self.bulk(text.as_bytes());
+        }
+    }
+
     /// A text that RESP3 marks as plain text.
     pub fn verbatim(&mut self, text: &str) {
         if self.resp3 {
@@ -218,7 +230,7 @@ mod tests {
     #[test]
     fn replies_in_both_protocols() {
         type Write = fn(&mut Reply);
-        let table: [(Write, &str, &str); 13] = [
+        let table: [(Write, &str, &str); 14] = [
             (Reply::ok, "+OK\r\n", "+OK\r\n"),
             (|r| r.simple("PONG"), "+PONG\r\n", "+PONG\r\n"),
             (|r| r.error(&"ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
@@ -226,6 +238,7 @@ mod tests {
             (|r| r.integer(1), ":1\r\n", ":1\r\n"),
             (|r| r.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
             (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
+            (|r| r.double(2.5), "$3\r\n2.5\r\n", ",2.5\r\n"),
             (|r| r.verbatim("hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
             (Reply::null, "$-1\r\n", "_\r\n"),
             (Reply::null_array, "*-1\r\n", "_\r\n"),

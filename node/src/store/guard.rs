@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use annulus_ring::Slot;
 use parking_lot::MutexGuard;
 
-use super::memory::entry_bytes;
+use super::memory::{allocation_bytes, entry_bytes};
 use super::slot_map::SlotMap;
-use super::value::{Entry, Stored, Value};
+use super::value::{Collection, Entry, Stored, Value, WrongType};
 use super::watch::WatchFlag;
 use super::{Shard, Store};
 
@@ -165,10 +165,24 @@ impl<'a> SlotGuard<'a> {
         self.peek(key, now_ms)
     }
 
-    /// Whether an entry with a key and a value of these lengths can be kept at all.
+    /// Whether an entry with a key and a string of these lengths can be kept at all.
     #[inline]
     pub fn check_size(&self, key_len: usize, value_len: usize) -> Result<(), TooBig> {
-        let bytes = entry_bytes(key_len, value_len);
+        self.check_bytes(key_len, allocation_bytes(value_len))
+    }
+
+    /// Whether an entry can be kept whose value allocates `added_bytes` more than it does now.
+    pub fn check_growth(&self, key: &[u8], added_bytes: u64, now_ms: u64) -> Result<(), TooBig> {
+        let value_bytes = self
+            .peek(key, now_ms)
+            .map_or(0, |stored| stored.value.heap_bytes());
+        self.check_bytes(key.len(), value_bytes + added_bytes)
+    }
+
+    /// Whether an entry can be kept with a key of that length and a value that allocates so much.
+    #[inline]
+    pub fn check_bytes(&self, key_len: usize, value_bytes: u64) -> Result<(), TooBig> {
+        let bytes = entry_bytes(key_len) + value_bytes;
         let budget_bytes = self.store.budget_bytes;
         if bytes <= budget_bytes {
             Ok(())
@@ -186,7 +200,7 @@ impl<'a> SlotGuard<'a> {
         expires_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), TooBig> {
-        self.check_size(key.len(), value.allocated_len())?;
+        self.check_bytes(key.len(), value.heap_bytes())?;
         self.note_change(key);
         self.map().put(key, Stored::new(value, expires_at_ms, now_ms));
         Ok(())
@@ -204,6 +218,41 @@ impl<'a> SlotGuard<'a> {
             self.note_change(key);
         }
         result
+    }
+
+    /// Changes the collection at a key: an empty one is made when there is no entry, and the entry is removed when
+    /// nothing is left in it. The caller has checked the growth with [`Self::check_growth`].
+    pub fn update<C: Collection, R>(
+        &mut self,
+        key: &[u8],
+        now_ms: u64,
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Result<R, WrongType> {
+        if self.find(key, now_ms).is_none() {
+            let mut collection = C::default();
+            let result = change(&mut collection);
+            if !collection.is_empty() {
+                self.note_change(key);
+                self.map()
+                    .put(key, Stored::new(collection.into_value(), None, now_ms));
+            }
+            return Ok(result);
+        }
+        let changed = self.modify(key, now_ms, |value| {
+            let collection = C::of_mut(value)?;
+            let result = change(collection);
+            Some((result, collection.is_empty()))
+        });
+        let (result, is_empty) = changed.flatten().ok_or(WrongType)?;
+        if is_empty {
+            self.remove(key, now_ms);
+        }
+        Ok(result)
+    }
+
+    /// A number from the generator that the store has.
+    pub fn random(&self) -> u64 {
+        self.store.random()
     }
 
     /// Sets or takes away an entry's time of expiry; `false` when there is no such entry.

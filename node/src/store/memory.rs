@@ -6,6 +6,9 @@
 //! its own. The index is a table with a power of two of buckets, at most 7/8 full, 17 bytes a bucket; in a
 //! large slot that loses entries it is taken to be twice as large.
 //!
+//! A collection costs each of its allocations by the same formula, with the room in it that is not used yet; it
+//! keeps their sum as it changes ([`super::collections`]).
+//!
 //! `tests/memory.rs` holds the formula against a counting allocator. What it leaves out, the fragmentation of
 //! the heap, is what the headroom under the container's limit is for.
 
@@ -25,10 +28,10 @@ pub const fn allocation_bytes(requested: usize) -> u64 {
     taken as u64
 }
 
-/// What an entry takes with a key and a value of those lengths; 0 for a value that allocates nothing.
+/// What an entry takes with a key of that length, beside what its value allocates.
 #[inline]
-pub const fn entry_bytes(key_len: usize, value_allocated_len: usize) -> u64 {
-    allocation_bytes(ENTRY_NODE_BYTES) + allocation_bytes(key_len) + allocation_bytes(value_allocated_len)
+pub const fn entry_bytes(key_len: usize) -> u64 {
+    allocation_bytes(ENTRY_NODE_BYTES) + allocation_bytes(key_len)
 }
 
 /// What the index of a slot takes that held at most that many entries since it was last empty.

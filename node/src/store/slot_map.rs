@@ -19,6 +19,11 @@ pub(super) const ENTRY_NODE_BYTES: usize =
 /// A slot that holds entries allocates itself and the two ends of its list.
 const SLOT_BYTES: u64 = allocation_bytes(size_of::<Entries>()) + 2 * allocation_bytes(ENTRY_NODE_BYTES);
 
+/// What an entry costs.
+fn cost(key_len: usize, stored: &Stored) -> u64 {
+    entry_bytes(key_len) + stored.value.heap_bytes()
+}
+
 /// The entries of one slot. It allocates nothing while it is empty.
 #[derive(Default)]
 pub(super) struct SlotMap {
@@ -79,7 +84,7 @@ impl SlotMap {
         let entries = self.entries.get_or_insert_with(|| Box::new(Entries::new()));
         if let Some(old) = entries.by_recency.get_mut(key) {
             let old = std::mem::replace(old, stored);
-            entries.bytes -= entry_bytes(key.len(), old.value.allocated_len());
+            entries.bytes -= cost(key.len(), &old);
             entries.volatile -= usize::from(old.expires_at_ms().is_some());
         } else {
             entries.by_recency.put(key.into(), stored);
@@ -87,7 +92,7 @@ impl SlotMap {
         }
         // The entry was just made the most recent one.
         if let Some((key, stored)) = entries.by_recency.peek_mru() {
-            entries.bytes += entry_bytes(key.len(), stored.value.allocated_len());
+            entries.bytes += cost(key.len(), stored);
             let expires_at_ms = stored.expires_at_ms();
             entries.note_expiry(expires_at_ms);
         }
@@ -103,10 +108,10 @@ impl SlotMap {
         let Some(stored) = entries.by_recency.get_mut(key) else {
             return false;
         };
-        let before = allocation_bytes(stored.value.allocated_len());
+        let before = stored.value.heap_bytes();
         change(&mut stored.value);
         stored.accessed = AccessStamp::at(now_ms);
-        entries.bytes = entries.bytes - before + allocation_bytes(stored.value.allocated_len());
+        entries.bytes = entries.bytes - before + stored.value.heap_bytes();
         true
     }
 
@@ -159,7 +164,7 @@ impl SlotMap {
             let expired = stored.is_expired(now_ms);
             if expired {
                 removed += 1;
-                bytes += entry_bytes(key.len(), stored.value.allocated_len());
+                bytes += cost(key.len(), stored);
             } else {
                 first_ms = first_ms.min(stored.expires_at_ms().unwrap_or(u64::MAX));
             }
@@ -186,7 +191,7 @@ impl SlotMap {
 
     fn forget(&mut self, key_len: usize, stored: &Stored) {
         if let Some(entries) = self.entries.as_mut() {
-            entries.bytes -= entry_bytes(key_len, stored.value.allocated_len());
+            entries.bytes -= cost(key_len, stored);
             entries.volatile -= usize::from(stored.expires_at_ms().is_some());
             entries.note_removed(1);
         }

@@ -2,16 +2,79 @@
 
 use std::borrow::Cow;
 
+use super::collections::{Hash, List, Set, SortedSet};
+use super::memory::allocation_bytes;
 use crate::resp::number::{self, Decimal};
 
-/// A value. Strings only so far; other types become further variants.
+/// A value. Collections are boxed, so that every entry is as small as a string's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// A string that is the canonical decimal form of this number; it needs no memory of its own.
     Int(i64),
     /// Any other string.
     Bytes(Box<[u8]>),
+    /// A hash.
+    Hash(Box<Hash>),
+    /// A list.
+    List(Box<List>),
+    /// A set.
+    Set(Box<Set>),
+    /// A sorted set.
+    SortedSet(Box<SortedSet>),
 }
+
+/// A value's type, of which a command wants one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+pub struct WrongType;
+
+/// A type of values that have elements.
+pub trait Collection: Default {
+    /// The value as one of this type.
+    fn of(value: &Value) -> Option<&Self>;
+
+    /// The value as one of this type, to change it.
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+
+    /// Whether it has no elements: then its key ceases to exist.
+    fn is_empty(&self) -> bool;
+
+    /// The value.
+    fn into_value(self) -> Value;
+}
+
+macro_rules! collection {
+    ($variant:ident) => {
+        impl Collection for $variant {
+            fn of(value: &Value) -> Option<&Self> {
+                match value {
+                    Value::$variant(found) => Some(found),
+                    _ => None,
+                }
+            }
+
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                match value {
+                    Value::$variant(found) => Some(found),
+                    _ => None,
+                }
+            }
+
+            fn is_empty(&self) -> bool {
+                self.is_empty()
+            }
+
+            fn into_value(self) -> Value {
+                Value::$variant(Box::new(self))
+            }
+        }
+    };
+}
+
+collection!(Hash);
+collection!(List);
+collection!(Set);
+collection!(SortedSet);
 
 impl Value {
     /// A string value.
@@ -23,47 +86,66 @@ impl Value {
         }
     }
 
-    /// The string's bytes.
+    /// Whether it is a string.
+    #[inline]
+    pub fn is_string(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::Bytes(_))
+    }
+
+    /// The string's bytes; none for a collection.
     pub fn to_bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Int(number) => Cow::Owned(Decimal::new(*number).as_bytes().to_vec()),
             Self::Bytes(bytes) => Cow::Borrowed(bytes),
+            _ => Cow::Borrowed(&[]),
         }
     }
 
-    /// The string's length in bytes.
+    /// The string's length in bytes; 0 for a collection.
     pub fn len(&self) -> usize {
         match self {
             Self::Int(number) => Decimal::new(*number).as_bytes().len(),
             Self::Bytes(bytes) => bytes.len(),
+            _ => 0,
         }
     }
 
-    /// Whether the string is empty.
+    /// Whether it is no string of at least one byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The string as a buffer that can be changed; what was allocated is re-used.
+    /// The string as a buffer that can be changed; what was allocated is re-used. Empty for a collection.
     pub fn into_vec(self) -> Vec<u8> {
         match self {
             Self::Int(number) => Decimal::new(number).as_bytes().to_vec(),
             Self::Bytes(bytes) => bytes.into_vec(),
+            _ => Vec::new(),
         }
     }
 
-    /// The bytes that it allocates, before the allocator rounds them up.
+    /// What it allocates, as [`super::memory`] counts.
     #[inline]
-    pub(super) fn allocated_len(&self) -> usize {
+    pub fn heap_bytes(&self) -> u64 {
         match self {
             Self::Int(_) => 0,
-            Self::Bytes(bytes) => bytes.len(),
+            Self::Bytes(bytes) => allocation_bytes(bytes.len()),
+            Self::Hash(hash) => allocation_bytes(size_of::<Hash>()) + hash.heap_bytes(),
+            Self::List(list) => allocation_bytes(size_of::<List>()) + list.heap_bytes(),
+            Self::Set(set) => allocation_bytes(size_of::<Set>()) + set.heap_bytes(),
+            Self::SortedSet(set) => allocation_bytes(size_of::<SortedSet>()) + set.heap_bytes(),
         }
     }
 
     /// The name that `TYPE` gives.
     pub fn type_name(&self) -> &'static str {
-        "string"
+        match self {
+            Self::Int(_) | Self::Bytes(_) => "string",
+            Self::Hash(_) => "hash",
+            Self::List(_) => "list",
+            Self::Set(_) => "set",
+            Self::SortedSet(_) => "zset",
+        }
     }
 
     /// The name that `OBJECT ENCODING` gives.
@@ -72,6 +154,10 @@ impl Value {
             Self::Int(_) => "int",
             Self::Bytes(bytes) if bytes.len() <= 44 => "embstr",
             Self::Bytes(_) => "raw",
+            Self::Hash(hash) => hash.encoding(),
+            Self::List(_) => "quicklist",
+            Self::Set(set) => set.encoding(),
+            Self::SortedSet(set) => set.encoding(),
         }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use annulus_node::store::Collection;
+use annulus_node::store::collections::{Hash, List, Set, SortedSet};
 use annulus_ring::{Access, Slot};
 use tokio::task::yield_now;
 
@@ -156,6 +158,53 @@ async fn large_values_cross_in_parts() {
         target.context.counters.bytes_in.get(),
         source.context.counters.bytes_out.get()
     );
+}
+
+#[tokio::test]
+async fn collections_cross_as_they_are() {
+    let (source, target) = (TestMember::start(0).await, TestMember::start(1).await);
+    let listed = [source.listed.clone(), target.listed.clone()];
+    let slot = Slot::new(5).unwrap();
+    source.adopt(&document(1, &listed, 1));
+    let mut values = Vec::new();
+    for len in [1, 100, 30_000_u32] {
+        let (mut hash, mut list, mut set, mut sorted_set) = (
+            Hash::default(),
+            List::default(),
+            Set::default(),
+            SortedSet::default(),
+        );
+        for number in 0..len {
+            let element = format!("element-{number:060}").into_bytes();
+            hash.set(&element, &number.to_le_bytes());
+            list.push_front(&element);
+            set.insert(&element);
+            sorted_set.insert(&element, f64::from(len - number) / 4.0);
+        }
+        values.extend([
+            hash.into_value(),
+            list.into_value(),
+            set.into_value(),
+            sorted_set.into_value(),
+        ]);
+    }
+    for (number, value) in values.iter().enumerate() {
+        source.write_value(slot, format!("key-{number}").as_bytes(), value.clone());
+    }
+    let mut moving = document(2, &listed, 1);
+    moving.handoffs = vec![handoff("5", 0, 1)];
+    for member in [&source, &target] {
+        member.adopt(&moving);
+    }
+    target.wait("settled", |progress| progress.settled).await;
+    for (number, value) in values.iter().enumerate() {
+        let found = target.value(slot, format!("key-{number}").as_bytes());
+        assert!(
+            found.as_ref() == Some(value),
+            "{} {number} is not what was written",
+            value.type_name()
+        );
+    }
 }
 
 /// Measures rather than checks: `cargo test --release -p annulus-node --test ring speed -- --ignored --nocapture`.

@@ -99,6 +99,18 @@ impl TestMember {
         access
     }
 
+    /// Writes a value of any type.
+    pub fn write_value(&self, slot: Slot, key: &[u8], value: Value) {
+        let mut guard = self.node.store.lock_slot(slot);
+        guard.set(key, value, None, NOW_MS).unwrap();
+    }
+
+    /// The value of any type at a key.
+    pub fn value(&self, slot: Slot, key: &[u8]) -> Option<Value> {
+        let guard = self.node.store.lock_slot(slot);
+        guard.peek(key, NOW_MS).map(|stored| stored.value.clone())
+    }
+
     pub fn read(&self, slot: Slot, key: &[u8]) -> Option<Vec<u8>> {
         let guard = self.node.store.lock_slot(slot);
         guard

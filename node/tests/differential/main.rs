@@ -1,0 +1,215 @@
+//! The same random commands to this node and to a Redis server: the replies must be the same.
+//!
+//! Few keys, few members and values at the limits, so that commands meet. Replies whose order is not defined are
+//! sorted; random picks are compared by their shape, and then both sides go on from the same state.
+//! `ANNULUS_SEEDS` says how many seeds to try; without it there is one, always the same.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail where they stand"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod reference;
+
+use commands::{Compare, Kind, Random};
+use reference::Reference;
+use support::{Client, Options, TestServer, encode};
+
+/// Commands of a type by seed and protocol.
+const COMMANDS: usize = 6000;
+
+struct Sides {
+    node: Client,
+    redis: Client,
+}
+
+impl Sides {
+    fn ask(&mut self, command: &[Vec<u8>]) -> (Vec<u8>, Vec<u8>) {
+        let bytes = encode(&command.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        self.node.send(&bytes);
+        self.redis.send(&bytes);
+        (self.node.reply(), self.redis.reply())
+    }
+
+    fn both(&mut self, words: &str) {
+        let words: Vec<_> = words.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        self.ask(&words);
+    }
+}
+
+fn show(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// The lines of a reply, sorted: equal for two replies with the same elements in any order.
+fn sorted(reply: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines: Vec<_> = reply.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines.sort();
+    lines
+}
+
+/// The kinds and numbers of a reply's lines without the bulk strings in it.
+fn shape(reply: &[u8]) -> Vec<Vec<u8>> {
+    let mut shape = Vec::new();
+    let mut lines = reply.split(|&byte| byte == b'\n');
+    while let Some(line) = lines.next() {
+        match line.first() {
+            Some(b'$') if !line.starts_with(b"$-1") => {
+                lines.next();
+                shape.push(b"$".to_vec());
+            }
+            Some(b',') => shape.push(b",".to_vec()),
+            _ => shape.push(line.to_vec()),
+        }
+    }
+    shape
+}
+
+fn run(kind: Kind, seed: u64, resp3: bool) {
+    let Some(redis) = Reference::start() else { return };
+    let server = TestServer::start(&Options::default());
+    let mut sides = Sides {
+        node: server.connect(),
+        redis: Client::connect(redis.addr()),
+    };
+    if resp3 {
+        sides.both("HELLO 3");
+    }
+    let mut random = Random::new(seed);
+    let mut history = Vec::new();
+    for number in 0..COMMANDS {
+        // Now and then from nothing, so that small forms are met again.
+        if random.below(400) == 0 {
+            sides.both("FLUSHALL");
+            history.push("FLUSHALL".to_owned());
+        }
+        let (command, compare) = commands::any(kind, &mut random);
+        history.push(
+            command
+                .iter()
+                .map(|word| show(word))
+                .collect::<Vec<_>>()
+                .join(" "),
+        );
+        let (found, expected) = sides.ask(&command);
+        let is_same = match compare {
+            Compare::Exact => found == expected,
+            Compare::AnyOrder => sorted(&found) == sorted(&expected),
+            Compare::Shape => shape(&found) == shape(&expected),
+            Compare::Form => {
+                found == expected
+                    || ["int", "embstr", "raw"]
+                        .iter()
+                        .any(|form| show(&expected).contains(form))
+            }
+        };
+        let recent = &history[history.len().saturating_sub(25)..];
+        assert!(
+            is_same,
+            "seed {seed}, command {number}: {}\n   node {}\n  redis {}\nafter\n{}",
+            history[history.len() - 1],
+            show(&found),
+            show(&expected),
+            recent.join("\n")
+        );
+        if compare == Compare::Shape {
+            // What a random pick took away differs.
+            let key = show(&command[1]);
+            sides.both(&format!("DEL {key}"));
+            history.push(format!("DEL {key}"));
+        }
+    }
+}
+
+fn run_seeds(kind: Kind) {
+    let seeds = std::env::var("ANNULUS_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    for seed in 0..seeds.unwrap_or(1) {
+        for resp3 in [false, true] {
+            run(kind, 2 * seed + u64::from(resp3), resp3);
+        }
+    }
+}
+
+#[test]
+fn hashes_answer_as_in_redis() {
+    run_seeds(Kind::Hash);
+}
+
+#[test]
+fn sets_answer_as_in_redis() {
+    run_seeds(Kind::Set);
+}
+
+#[test]
+fn lists_answer_as_in_redis() {
+    run_seeds(Kind::List);
+}
+
+#[test]
+fn sorted_sets_answer_as_in_redis() {
+    run_seeds(Kind::SortedSet);
+}
+
+#[test]
+fn mixed_types_answer_as_in_redis() {
+    run_seeds(Kind::Mixed);
+}
+
+/// The rows of the commands on keys, without what this node leaves out: tips, and flags that it doesn't have.
+#[test]
+fn rows_are_those_of_redis() {
+    let Some(redis) = Reference::start() else { return };
+    let server = TestServer::start(&Options::default());
+    let mut sides = Sides {
+        node: server.connect(),
+        redis: Client::connect(redis.addr()),
+    };
+    for entry in annulus_node::command::table().commands() {
+        let command = entry.command;
+        if !["generic", "hash", "list", "set", "sorted-set", "string"].contains(&command.group.name()) {
+            continue;
+        }
+        for (what, fields) in [("arity", 1..2), ("keys", 3..6), ("key specifications", 8..9)] {
+            // What SET does depends on its options, which Redis says and this table doesn't.
+            if what == "key specifications" && command.name == "set" {
+                continue;
+            }
+            let row = |client: &mut Client| {
+                client.command(&format!("COMMAND INFO {}", command.name));
+                let reply = reference::Reply::read(client).without_notes();
+                reply.items()[0].items()[fields.clone()].to_vec()
+            };
+            assert_eq!(
+                row(&mut sides.node),
+                row(&mut sides.redis),
+                "{} {what}",
+                command.name
+            );
+        }
+        let flags = |client: &mut Client| {
+            client.command(&format!("COMMAND INFO {}", command.name));
+            let reply = reference::Reply::read(client);
+            let known = ["+write", "+readonly", "+denyoom", "+fast", "+movablekeys"];
+            let mut flags: Vec<String> = reply.items()[0].items()[2]
+                .items()
+                .iter()
+                .map(|flag| flag.text().to_owned())
+                .filter(|flag| known.contains(&flag.as_str()))
+                .collect();
+            flags.sort();
+            flags
+        };
+        assert_eq!(
+            flags(&mut sides.node),
+            flags(&mut sides.redis),
+            "{}",
+            command.name
+        );
+    }
+}

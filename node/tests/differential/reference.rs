@@ -1,0 +1,128 @@
+//! A Redis server for the time of a test, and its replies as a tree.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::Client;
+
+/// A running `redis-server` that keeps nothing.
+pub struct Reference {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Reference {
+    /// Starts one; `None`, with a word about it, when none is installed.
+    pub fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        // Free a moment ago; should somebody else take it meanwhile, the server ends at once.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let spawned = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn();
+        let child = match spawned {
+            Ok(child) => child,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                eprintln!("skipped: no redis-server is installed to compare with");
+                return None;
+            }
+            Err(error) => panic!("redis-server doesn't start: {error}"),
+        };
+        let reference = Self {
+            child,
+            port,
+            _folder: folder,
+        };
+        reference.wait();
+        Some(reference)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "another program's start can only be waited for by trying"
+    )]
+    fn wait(&self) {
+        let begin = Instant::now();
+        while TcpStream::connect(self.addr()).is_err() {
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "redis-server doesn't answer"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A reply in RESP2: a line, or an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Text(String),
+    Items(Vec<Reply>),
+}
+
+impl Reply {
+    /// Reads one reply.
+    pub fn read(client: &mut Client) -> Self {
+        let bytes = client.reply();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text.split("\r\n");
+        Self::parse(&mut lines)
+    }
+
+    fn parse<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Self {
+        let line = lines.next().unwrap();
+        match (line.as_bytes()[0], line[1..].parse::<i64>()) {
+            (b'*', Ok(len)) => Self::Items((0..len).map(|_| Self::parse(lines)).collect()),
+            (b'$', Ok(0..)) => Self::Text(lines.next().unwrap().to_owned()),
+            _ => Self::Text(line.to_owned()),
+        }
+    }
+
+    /// The same without the notes that key specifications may begin with.
+    pub fn without_notes(&self) -> Self {
+        match self {
+            Self::Items(items) => {
+                let notes = items.first().is_some_and(|first| first.text() == "notes");
+                let kept = &items[if notes { 2 } else { 0 }..];
+                Self::Items(kept.iter().map(Self::without_notes).collect())
+            }
+            Self::Text(text) => Self::Text(text.clone()),
+        }
+    }
+
+    pub fn items(&self) -> &[Self] {
+        match self {
+            Self::Items(items) => items,
+            Self::Text(_) => &[],
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Items(_) => "",
+            Self::Text(text) => text,
+        }
+    }
+}
