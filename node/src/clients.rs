@@ -84,6 +84,11 @@ impl Client {
         }
     }
 
+    /// Whether the connection was told to end at once: for others it is gone already.
+    fn is_killed(&self) -> bool {
+        self.stop.load(Ordering::Acquire) == Stop::Kill as u8
+    }
+
     /// Its line in `CLIENT LIST`, without line end. `command` is the name of its last command.
     pub fn describe(&self, now_ms: u64, command: &str) -> String {
         let seconds_since = |then_ms: u64| now_ms.saturating_sub(then_ms) / 1000;
@@ -170,9 +175,14 @@ impl Clients {
         self.by_id.lock().remove(&id);
     }
 
-    /// All clients, by id.
+    /// All clients, by id, but those that were killed and whose connections are about to end.
     pub fn all(&self) -> Vec<Arc<Client>> {
-        self.by_id.lock().values().cloned().collect()
+        let by_id = self.by_id.lock();
+        by_id
+            .values()
+            .filter(|client| !client.is_killed())
+            .cloned()
+            .collect()
     }
 
     /// How many there are.

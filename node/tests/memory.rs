@@ -246,11 +246,11 @@ fn element(number: usize, len: usize) -> Vec<u8> {
 fn collections_count_what_they_allocate() {
     let _alone = COUNTED.lock().unwrap();
     for (keys, elements, len) in [
-        (10_000, 8, 12),
-        (2000, 100, 40),
-        (500, 200, 20),
-        (1, 100_000, 16),
-        (3, 20_000, 100),
+        (3_000, 8, 12),
+        (600, 100, 40),
+        (150, 200, 20),
+        (1, 30_000, 16),
+        (3, 5_000, 100),
         (1, 300, 150 << 10),
     ] {
         check_collections::<Hash>(
