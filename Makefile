@@ -36,8 +36,9 @@ check: ## The inner loop: format, lints, units and properties, generated files (
 fmt: ## Format the code
 	@cargo fmt --all
 
-generate: ## Write the CRDs' YAML from the types
+generate: ## Write the CRDs' YAML from the types, and the list of commands from the command table
 	@cargo run --quiet --locked -p annulus-crds -- crds/generated charts/annulus/crd
+	UPDATE_DOCS=1 cargo test --quiet --locked -p annulus-node --test compatibility >/dev/null
 
 build: ## The two programs, static, as the images hold them
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \

@@ -25,6 +25,8 @@ impl Flags {
     pub const IMMEDIATE: Self = Self(1 << 7);
     /// Some of its keys are not where its row's first and last key say.
     pub const MOVABLE_KEYS: Self = Self(1 << 6);
+    /// Has no keys and takes no slot's lock: it may run while one is held.
+    pub const NO_SLOT: Self = Self(1 << 8);
     /// Nothing of all this.
     pub const NONE: Self = Self(0);
     /// Allowed before authentication.

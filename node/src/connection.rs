@@ -28,6 +28,7 @@ use crate::node::Node;
 use crate::resp::{Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
+use crate::transaction::Transaction;
 
 /// No command is executed while the client has so many bytes of replies to read.
 pub const OUTPUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -185,7 +186,8 @@ impl Pipeline {
 
     /// Bytes of the buffers that it holds.
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.parser.held_bytes() + self.reply.len()
+        let queued = self.session.transaction.as_ref().map_or(0, Transaction::bytes);
+        self.input.capacity() + self.parser.held_bytes() + self.reply.len() + queued
     }
 
     fn may_receive(&self) -> bool {

@@ -127,7 +127,8 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         let subject = subject(&node, member, &is_stopping);
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
-    if let Some(path) = config.password_file.clone() {
+    // A pipe can be read only once.
+    if let Some(path) = config.password_file.clone().filter(|path| path.is_file()) {
         let (node, stop) = (node.clone(), stop.clone());
         tasks.spawn(async move {
             if let Some(password) = &node.password {

@@ -1,8 +1,10 @@
 //! `MULTI` … `EXEC`: what a connection has queued, and how it runs.
 //!
-//! All keys of a transaction are in one slot, which is locked once for all of its commands. Commands without keys may
-//! stand among them; since those may look at other slots, the lock is given up for them. Source: the Redis
-//! documentation, "Transactions", and the Redis Cluster specification.
+//! All keys of a transaction are in one slot, which is locked once for all of its commands. A command that looks at
+//! many slots can't stand among them, since a thread never holds two. Source: the Redis documentation,
+//! "Transactions", and the Redis Cluster specification.
+
+use std::collections::HashMap;
 
 use annulus_ring::Slot;
 
@@ -12,16 +14,24 @@ use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, admit, evict, run_in_slot};
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::stats::Ending;
-use crate::store::{SlotGuard, Store, WatchFlag};
+use crate::store::{EvictionPolicy, SlotGuard, Store, WatchFlag};
 
-/// What one connection may have queued, in bytes of arguments.
+/// What one connection may have queued, in bytes.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// What a queued command takes beside its arguments: its place in a list that may have doubled, and two allocations.
+const QUEUED_COMMAND_BYTES: usize = 2 * size_of::<Queued>() + 2 * 16;
+/// Keys that one connection may watch.
+const WATCHED_MAX: usize = 10_000;
+/// By how much a transaction may let its slot grow: room is made only after it.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 /// Commands between `MULTI` and `EXEC`.
 #[derive(Default)]
 pub struct Transaction {
     commands: Vec<Queued>,
     bytes: usize,
+    /// There is a command without keys that takes slots itself.
+    roams: bool,
     aborted: bool,
 }
 
@@ -34,14 +44,21 @@ struct Queued {
 impl Transaction {
     /// Adds a command that was checked.
     pub fn push(&mut self, entry: &'static Entry, slot: Option<Slot>, args: Args<'_>) -> Outcome {
+        let roams = slot.is_none() && !entry.command.flags.has(Flags::NO_SLOT);
+        let has_keys = slot.is_some() || self.commands.iter().any(|other| other.slot.is_some());
+        if has_keys && (roams || self.roams) {
+            return Err(CommandError::Fixed(
+                "ERR a command that looks at many slots can't be in a transaction with commands on keys",
+            ));
+        }
         let args = OwnedArgs::from(args);
-        self.bytes += args.bytes();
+        self.bytes += args.bytes() + QUEUED_COMMAND_BYTES;
         if self.bytes > QUEUED_BYTES_MAX {
-            self.abort();
             return Err(CommandError::Fixed(
                 "ERR the queued commands take more than 64 MiB, use EXEC more often",
             ));
         }
+        self.roams |= roams;
         self.commands.push(Queued { entry, slot, args });
         Ok(())
     }
@@ -50,11 +67,17 @@ impl Transaction {
     pub fn abort(&mut self) {
         self.aborted = true;
         self.commands = Vec::new();
+        self.bytes = 0;
     }
 
     /// Whether a command was refused.
     pub fn is_aborted(&self) -> bool {
         self.aborted
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn slot(&self) -> Result<Option<Slot>, CommandError> {
@@ -78,52 +101,45 @@ impl Transaction {
 #[derive(Default)]
 pub struct Watched {
     flag: WatchFlag,
-    keys: Vec<WatchedKey>,
-}
-
-struct WatchedKey {
-    slot: Slot,
-    key: Box<[u8]>,
-    was_there: bool,
+    /// The slot of each, and whether it was there.
+    keys: HashMap<Box<[u8]>, (Slot, bool), foldhash::fast::RandomState>,
 }
 
 impl Watched {
     /// Watches one more key of a slot that is locked.
-    pub fn add(&mut self, guard: &SlotGuard<'_>, key: &[u8], now_ms: u64) {
-        let slot = guard.slot();
-        if self
-            .keys
-            .iter()
-            .any(|watched| watched.slot == slot && *watched.key == *key)
-        {
-            return;
+    pub fn add(&mut self, guard: &mut SlotGuard<'_>, key: &[u8], now_ms: u64) -> Outcome {
+        if self.keys.contains_key(key) {
+            return Ok(());
         }
+        if self.keys.len() >= WATCHED_MAX {
+            return Err(CommandError::Fixed(
+                "ERR a connection may watch 10000 keys at most",
+            ));
+        }
+        // A key whose time is over isn't there: that it is removed some time later is no change.
+        guard.drop_if_expired(key, now_ms);
         guard.watch(key, &self.flag);
-        self.keys.push(WatchedKey {
-            slot,
-            key: key.into(),
-            was_there: guard.peek(key, now_ms).is_some(),
-        });
+        let was_there = guard.peek(key, now_ms).is_some();
+        self.keys.insert(key.into(), (guard.slot(), was_there));
+        Ok(())
     }
 
-    /// Watches nothing any more.
+    /// Watches nothing any more. The caller holds no slot.
     pub fn end(self, store: &Store) {
-        for watched in &self.keys {
-            store.lock_slot(watched.slot).unwatch(&watched.key, &self.flag);
+        for (key, (slot, _)) in &self.keys {
+            store.lock_slot(*slot).unwatch(key, &self.flag);
         }
     }
 
     /// Whether a key has changed; `guard` holds the transaction's slot. A key whose time is over has changed too,
     /// whether or not somebody has noticed; in another slot that is seen when the sweep has removed it.
     fn is_changed(&self, guard: Option<&SlotGuard<'_>>, now_ms: u64) -> bool {
-        let has_expired = |watched: &WatchedKey| {
-            guard.is_some_and(|guard| {
-                guard.slot() == watched.slot
-                    && watched.was_there
-                    && guard.peek(&watched.key, now_ms).is_none()
+        let has_expired = |guard: &SlotGuard<'_>| {
+            self.keys.iter().any(|(key, (slot, was_there))| {
+                *slot == guard.slot() && *was_there && guard.peek(key, now_ms).is_none()
             })
         };
-        self.flag.is_set() || self.keys.iter().any(has_expired)
+        self.flag.is_set() || guard.is_some_and(has_expired)
     }
 }
 
@@ -148,16 +164,11 @@ pub fn run(
     for queued in &transaction.commands {
         let (begin, errors) = (reply.len(), reply.errors());
         let args = queued.args.as_args();
-        let outcome = match (queued.entry.command.run, queued.slot) {
-            (Run::Keyed(run), Some(slot)) => {
-                // Given up for a command without keys, the slot may have moved meanwhile.
-                let held = guard.take().map_or_else(|| admit(context.node, slot, writes), Ok);
-                held.and_then(|held| run_in_slot(context, guard.insert(held), args, reply, run))
-            }
-            (Run::Plain(run), _) => {
-                guard = None;
-                run(context, args, reply)
-            }
+        let command = queued.entry.command;
+        let outcome = match (command.run, &mut guard) {
+            (Run::Keyed(run), Some(guard)) => check_growth(context, guard, command.flags)
+                .and_then(|()| run_in_slot(context, guard, args, reply, run)),
+            (Run::Plain(run), _) => run(context, args, reply),
             (Run::Keyed(_) | Run::Container(_), _) => command_info::all(context, args, reply),
         };
         if let Err(error) = &outcome {
@@ -171,6 +182,19 @@ pub fn run(
     drop(guard);
     if writes {
         evict(context);
+    }
+    Ok(())
+}
+
+/// Refuses a command that may need memory where a transaction has taken too much of it: nothing is evicted while
+/// it runs.
+fn check_growth(context: &Context<'_>, guard: &SlotGuard<'_>, flags: Flags) -> Outcome {
+    let is_too_much = match context.node.store.eviction() {
+        EvictionPolicy::Lru => guard.grown_bytes() > GROWTH_BYTES_MAX,
+        EvictionPolicy::NoEviction => guard.excess_bytes() > 0,
+    };
+    if is_too_much && flags.has(Flags::DENY_OOM) {
+        return Err(CommandError::OutOfMemory);
     }
     Ok(())
 }

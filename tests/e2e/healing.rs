@@ -92,7 +92,7 @@ async fn deleted_objects_come_back() {
         let owned = cache.owned().await?;
         for (kind, name) in [
             ("ConfigMap", "demo-ring"),
-            ("NetworkPolicy", "demo"),
+            ("NetworkPolicy", "demo-annulus"),
             ("PodDisruptionBudget", "demo"),
             ("Service", "demo"),
             ("Service", "demo-nodes"),

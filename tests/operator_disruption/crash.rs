@@ -14,7 +14,7 @@ const KEYS: u32 = 2_000;
 /// Objects that a finished cluster owns.
 const WHOLE: [(&str, &str); 8] = [
     ("ConfigMap", "demo-ring"),
-    ("NetworkPolicy", "demo"),
+    ("NetworkPolicy", "demo-annulus"),
     ("PodDisruptionBudget", "demo"),
     ("Secret", "demo-auth"),
     ("Service", "demo"),

@@ -139,7 +139,7 @@ const TRANSACTIONS: &[Command] = &[
     ),
     plain(
         Group::Transactions,
-        ("unwatch", 1, F),
+        ("unwatch", 1, F.and(Flags::NO_SLOT)),
         ("2.2.0", "Watches no keys any more."),
         transactions::unwatch,
     ),
@@ -427,7 +427,7 @@ const KEYS: &[Command] = &[
 const CONNECTION: &[Command] = &[
     plain(
         Group::Cluster,
-        ("asking", 1, F),
+        ("asking", 1, F.and(Flags::NO_SLOT)),
         (
             "3.0.0",
             "Answers clients that follow an ASK reply; this server gives none.",
@@ -442,7 +442,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("echo", 2, F),
+        ("echo", 2, F.and(Flags::NO_SLOT)),
         ("1.0.0", "Returns its argument."),
         connection::echo,
     ),
@@ -457,7 +457,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("ping", -1, F),
+        ("ping", -1, F.and(Flags::NO_SLOT)),
         ("1.0.0", "Answers that the server is there."),
         connection::ping,
     ),
@@ -469,13 +469,13 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Cluster,
-        ("readonly", 1, F),
+        ("readonly", 1, F.and(Flags::NO_SLOT)),
         ("3.0.0", "Allows reads from replicas."),
         connection::readonly,
     ),
     plain(
         Group::Cluster,
-        ("readwrite", 1, F),
+        ("readwrite", 1, F.and(Flags::NO_SLOT)),
         ("3.0.0", "Forbids reads from replicas."),
         connection::readwrite,
     ),
@@ -487,7 +487,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("select", 2, F),
+        ("select", 2, F.and(Flags::NO_SLOT)),
         ("1.0.0", "Chooses the database; there is only 0."),
         connection::select,
     ),
@@ -496,7 +496,7 @@ const CONNECTION: &[Command] = &[
 const SERVER: &[Command] = &[
     plain(
         Group::Server,
-        ("dbsize", 1, RF),
+        ("dbsize", 1, RF.and(Flags::NO_SLOT)),
         ("1.0.0", "Returns how many keys the node has."),
         keyspace::dbsize,
     ),
@@ -526,7 +526,7 @@ const SERVER: &[Command] = &[
     ),
     plain(
         Group::Server,
-        ("time", 1, F),
+        ("time", 1, F.and(Flags::NO_SLOT)),
         ("2.6.0", "Returns the node's time."),
         server::time,
     ),

@@ -57,10 +57,10 @@ pub fn watch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Ou
     if args.from(1).any(|key| Slot::for_key(key) != slot) {
         return Err(CommandError::CrossSlot);
     }
-    let guard = admit(context.node, slot, false)?;
+    let mut guard = admit(context.node, slot, false)?;
     let watched = context.session.watched.get_or_insert_default();
     for key in args.from(1) {
-        watched.add(&guard, key, context.now_ms);
+        watched.add(&mut guard, key, context.now_ms)?;
     }
     reply.ok();
     Ok(())

@@ -366,8 +366,13 @@ impl<'a> SlotGuard<'a> {
         }
     }
 
+    /// By how much the slot has grown through this guard.
+    pub fn grown_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.before.bytes)
+    }
+
     /// By how much the store is over its budget, with what was done through this guard.
-    pub(super) fn excess_bytes(&self) -> u64 {
+    pub fn excess_bytes(&self) -> u64 {
         let used_bytes = self
             .store
             .used_bytes()
@@ -380,8 +385,9 @@ impl<'a> SlotGuard<'a> {
         self.shard.slot_mut(self.slot)
     }
 
+    /// Removes the entry if its time is over.
     #[inline]
-    fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
+    pub fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
         let map = self.shard.slot_mut(self.slot);
         // Most slots at most times have nothing that can have expired.
         if map.expiry_first_ms() <= now_ms && map.peek(key).is_some_and(|stored| stored.is_expired(now_ms)) {

@@ -2,7 +2,7 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody when the Service reaches outside |
+//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside |
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | everybody |
 //!
@@ -39,7 +39,8 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
             from,
         };
     NetworkPolicy {
-        metadata: metadata(cluster, cluster.key.name.clone()),
+        // Not the cluster's own name, which a policy of its users may have.
+        metadata: metadata(cluster, format!("{}-annulus", cluster.key.name)),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selects(pod_selector(&cluster.key.name))),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
@@ -84,7 +85,7 @@ fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
         AllowedNamespaces {
             from: NamespacesFrom::All,
             ..
-        } => peers = vec![of_namespaces(Some(LabelSelector::default()))],
+        } => return None,
         AllowedNamespaces {
             from: NamespacesFrom::Selector,
             selector,

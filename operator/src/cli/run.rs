@@ -75,10 +75,11 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         .map_err(|error| format!("no way to reach Kubernetes: {error}"))?;
     // The operator has its own backoff per cluster; a request that was retried below it could outlive the lease.
     config.default_retry = false;
+    let own_namespace = config.default_namespace.clone();
     let lease_namespace = args
         .lease_namespace
         .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
+        .unwrap_or_else(|| own_namespace.clone());
     let client = Client::try_from(config).map_err(|error| format!("no way to reach Kubernetes: {error}"))?;
     let identity = match &args.identity {
         Some(identity) => identity.clone(),
@@ -93,7 +94,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 
     let election = leader::election(client.clone(), &lease_namespace, &identity);
     readiness.set(true);
-    let lead = election.with_lease(lead(args, &lease_namespace, client, identity, metrics, readiness));
+    let lead = election.with_lease(lead(args, own_namespace, client, identity, metrics, readiness));
     tokio::select! {
         outcome = lead => match outcome {
             None => Err("the lease was lost, another replica leads; ending, to be restarted as a follower".to_owned()),
@@ -111,7 +112,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 /// Everything that only the leader does. Ends when a part of it ends, which none should.
 async fn lead(
     args: RunArgs,
-    lease_namespace: &str,
+    own_namespace: String,
     client: Client,
     identity: String,
     metrics: Metrics,
@@ -151,7 +152,7 @@ async fn lead(
             events: events.clone(),
             installation: Installation {
                 node_image: args.node_image.clone(),
-                namespace: Some(lease_namespace.to_owned()),
+                namespace: Some(own_namespace.clone()),
             },
             memory: Memory::default(),
         });

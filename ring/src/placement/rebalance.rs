@@ -252,9 +252,10 @@ impl<'a> Rebalance<'a> {
             .filter(|&member| self.owned(member) < self.share(member).needy)
             .collect();
         let mut receivers = needy.clone();
+        let mut can_relieve = true;
         loop {
             receivers.retain(|&member| f64::from(self.owned(member)) + 0.5 < self.share(member).fair);
-            let over = self.over();
+            let over = if can_relieve { self.over() } else { Vec::new() };
             let change = if over.is_empty() {
                 let Some(receiver) = self.poorest(&receivers) else {
                     break;
@@ -276,7 +277,11 @@ impl<'a> Rebalance<'a> {
                     .into_iter()
                     .find_map(|receiver| self.best_gift(receiver, &donors, None))
             };
-            let Some(change) = change else { break };
+            let Some(change) = change else {
+                // Nobody may take a piece of those who have too much; who lacks something can still get it.
+                can_relieve = false;
+                continue;
+            };
             self.apply(change.index, &change.pieces);
         }
     }

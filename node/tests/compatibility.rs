@@ -1,0 +1,129 @@
+//! docs/compatibility.md says what the command table has. `UPDATE_DOCS=1 cargo test -p annulus-node --test compatibility`
+//! (or `make generate`) writes it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use annulus_node::command::{Flags, Run, table};
+
+/// Commands of Redis 7.0 that are not there, and why.
+const MISSING: &[(&str, &str)] = &[
+    (
+        "SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE PUBLISH SSUBSCRIBE SUNSUBSCRIBE SPUBLISH PUBSUB",
+        "not yet: messages have to cross the ring",
+    ),
+    (
+        "EVAL EVALSHA EVAL_RO EVALSHA_RO SCRIPT",
+        "not yet: Lua needs limits of time and memory first",
+    ),
+    ("SLOWLOG LATENCY", "not yet"),
+    (
+        "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP",
+        "a cache is no queue: use the forms that don't block, on queues of small size",
+    ),
+    (
+        "BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS GETBIT SETBIT PFADD PFCOUNT PFMERGE GEOADD GEODIST GEOHASH GEOPOS \
+         GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEOSEARCH GEOSEARCHSTORE",
+        "not planned before caches turn out to need them",
+    ),
+    (
+        "XACK XADD XAUTOCLAIM XCLAIM XDEL XGROUP XINFO XLEN XPENDING XRANGE XREAD XREADGROUP XREVRANGE XSETID XTRIM",
+        "a cache is no log: entries may be evicted",
+    ),
+    (
+        "DUMP RESTORE MIGRATE SORT SORT_RO LCS",
+        "not planned: values move by the ring's own handoff, and computing is the application's",
+    ),
+    (
+        "FCALL FCALL_RO FUNCTION MODULE",
+        "not planned: nothing is installed into a node at run time",
+    ),
+    (
+        "ACL",
+        "not yet: there is one user, `default`; users come with tenants",
+    ),
+    (
+        "SAVE BGSAVE BGREWRITEAOF LASTSAVE SHUTDOWN REPLICAOF SLAVEOF FAILOVER SYNC PSYNC REPLCONF MOVE SWAPDB DEBUG MONITOR",
+        "the operator's work, or of a server with one machine and several databases",
+    ),
+];
+
+fn markdown() -> String {
+    let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for entry in table().commands() {
+        let command = entry.command;
+        let mut name = format!("`{}`", command.name.to_uppercase());
+        if let Run::Container(_) = command.run {
+            let subcommands = entry
+                .subcommands
+                .iter()
+                .map(|subcommand| subcommand.command.name.to_uppercase());
+            let subcommands: Vec<String> = subcommands.collect();
+            name = format!("`{}` ({})", command.name.to_uppercase(), subcommands.join(", "));
+        }
+        let kind = match (command.flags.has(Flags::WRITE), command.flags.has(Flags::READ)) {
+            (true, _) => "writes",
+            (false, true) => "reads",
+            (false, false) => "",
+        };
+        let row = format!("| {name} | {kind} | {} |", command.summary);
+        groups.entry(command.group.name()).or_default().push(row);
+    }
+    let mut text = String::from(
+        "# Which commands there are\n\n\
+         The node speaks RESP2 and RESP3 as a Redis Cluster does; replies and errors are those of Redis 7.0, and tests compare \
+         them with a real one. All keys of a command, and of a transaction, must be in one slot (use hash tags). This page \
+         is generated from the command table.\n",
+    );
+    for (group, mut rows) in groups {
+        rows.sort();
+        write!(
+            text,
+            "\n## {group}\n\n| command | | what it does |\n| --- | --- | --- |\n{}\n",
+            rows.join("\n")
+        )
+        .unwrap();
+    }
+    text.push_str(
+        "\n## Left out\n\nThey answer `ERR unknown command`.\n\n| commands | why |\n| --- | --- |\n",
+    );
+    for (commands, why) in MISSING {
+        writeln!(text, "| {commands} | {why} |").unwrap();
+    }
+    text.push_str(
+        "\n## What differs\n\n\
+         - There is one database, 0.\n\
+         - `WATCH` also takes a write that changed nothing, such as `SADD` of a member that is there, for a change; keys \
+         that expire in another slot than the transaction's are noticed once they are removed.\n\
+         - A transaction may queue 64 MiB and let its slot grow by 64 MiB, a connection may watch 10000 keys, and commands that \
+         look at many slots (`KEYS`, `SCAN`, `FLUSHALL`, `INFO` …) are refused beside commands on keys.\n\
+         - Hexadecimal scores in `ZADD` are refused.\n\
+         - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
+         - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",
+    );
+    text
+}
+
+#[test]
+fn the_page_is_fresh() {
+    for (names, _) in MISSING {
+        for name in names.split_whitespace() {
+            assert!(
+                table().find(name.as_bytes()).is_none(),
+                "{name} is said to be left out"
+            );
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md");
+    let text = markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == text,
+        "docs/compatibility.md is stale, run make generate"
+    );
+}
