@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use annulus_tests::{AuditLog, Operator, alone, figure, run, seconds};
+use annulus_tests::{AuditLog, Operator, alone, figure, run, seconds, until};
 use anyhow::ensure;
 use tokio::time::sleep;
 
@@ -26,7 +26,23 @@ async fn a_healthy_cluster_causes_no_writes() {
         let namespace = test.namespace().await?;
         let cache = namespace.ready_cache("demo", &small(3, "")).await?;
         cache.settled(3, seconds(60)).await?;
-        // Events of the start, and the ends of earlier tests, are still being written about for a moment.
+        // Earlier tests' namespaces may still be ending, and the operator of clusters in them still be busy.
+        until("ends of other namespaces", seconds(120), async || {
+            let ending = test
+                .kubernetes
+                .kubectl(&[
+                    "get",
+                    "namespaces",
+                    "--field-selector=status.phase=Terminating",
+                    "--output=name",
+                ])
+                .await?
+                .success()?;
+            ensure!(ending.trim().is_empty(), "{ending}");
+            Ok(())
+        })
+        .await?;
+        // Events of the start are still being written about for a moment.
         let quiet = async |count: u64| -> anyhow::Result<Vec<String>> {
             let from = audit.mark().await?;
             sleep(seconds(count)).await;
