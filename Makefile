@@ -68,7 +68,7 @@ test-e2e: ## The end-to-end tests alone, on the cluster that is up
 test-scale: ## 100 CacheClusters at once, on the cluster that is up
 	@tests/run-all scale
 
-bench: ## Side by side with Redis, memcached and, with PEERS=…, others: tables and plots into docs/benchmarks
+bench: ## Side by side with Redis, Valkey and memcached: tables and plots into docs/benchmarks
 	@bench/run $(STATIC)/annulus-node
 
 clean: cluster-down ## End the development cluster and remove what was built

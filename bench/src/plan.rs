@@ -124,7 +124,7 @@ pub fn run(cli: &Cli) -> io::Result<()> {
     }
     if !cli.quick {
         for kind in &kinds {
-            results.memory.extend(memory(cli, kind, Some(86_400))?);
+            results.memory.push(start_filled(cli, kind, 64, Some(86_400))?.1);
         }
     }
     report::write(&cli.out, &results)?;
@@ -141,15 +141,8 @@ fn measure_size(
 ) -> io::Result<()> {
     let mut servers = Vec::new();
     for kind in kinds {
-        let server = Server::start(kind, &cli.server_core.to_string(), 1)?;
-        let empty = server.resident_bytes()?;
-        fill(cli, &server, value_bytes, None)?;
-        results.memory.push(Memory {
-            server: kind.name.clone(),
-            value_bytes,
-            with_ttl: false,
-            bytes_per_key: per_key(server.resident_bytes()? - empty, cli.keys),
-        });
+        let (server, memory) = start_filled(cli, kind, value_bytes, None)?;
+        results.memory.push(memory);
         servers.push(server);
     }
     let uniform = Popularity::Uniform { keys: cli.keys };
@@ -215,17 +208,23 @@ fn fill(cli: &Cli, server: &Server, value_bytes: usize, ttl_s: Option<u32>) -> i
     client.fill(cli.keys, value_bytes, ttl_s)
 }
 
-fn memory(cli: &Cli, kind: &Kind, ttl_s: Option<u32>) -> io::Result<Option<Memory>> {
-    let value_bytes = 64;
+/// A server that holds every key, and what that takes.
+fn start_filled(
+    cli: &Cli,
+    kind: &Kind,
+    value_bytes: usize,
+    ttl_s: Option<u32>,
+) -> io::Result<(Server, Memory)> {
     let server = Server::start(kind, &cli.server_core.to_string(), 1)?;
     let empty = server.resident_bytes()?;
     fill(cli, &server, value_bytes, ttl_s)?;
-    Ok(Some(Memory {
+    let memory = Memory {
         server: kind.name.clone(),
         value_bytes,
         with_ttl: ttl_s.is_some(),
         bytes_per_key: per_key(server.resident_bytes()? - empty, cli.keys),
-    }))
+    };
+    Ok((server, memory))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52")]

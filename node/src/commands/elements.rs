@@ -172,12 +172,19 @@ impl<'a> ElementScan<'a> {
 
     /// Reads `[MATCH pattern] [COUNT count]` from the third argument on.
     pub(super) fn parse(args: Args<'a>) -> Result<Self, CommandError> {
+        Self::parse_with(args.from(3), |_, _| false)
+    }
+
+    /// Reads the same from these words; `other` takes an option that is none of the two with its value, or refuses it.
+    pub(super) fn parse_with(
+        mut words: impl Iterator<Item = &'a [u8]>,
+        mut other: impl FnMut(&'a [u8], &'a [u8]) -> bool,
+    ) -> Result<Self, CommandError> {
         const COUNT_DEFAULT: usize = 10;
         let mut options = Self {
             pattern: None,
             count: COUNT_DEFAULT,
         };
-        let mut words = args.from(3);
         while let Some(word) = words.next() {
             let value = words.next().ok_or(CommandError::Syntax)?;
             if is_word(word, "MATCH") {
@@ -185,7 +192,7 @@ impl<'a> ElementScan<'a> {
             } else if is_word(word, "COUNT") {
                 let count = usize::try_from(integer(value)?).ok().filter(|&count| count > 0);
                 options.count = count.ok_or(CommandError::Syntax)?;
-            } else {
+            } else if !other(word, value) {
                 return Err(CommandError::Syntax);
             }
         }

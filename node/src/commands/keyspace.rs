@@ -5,6 +5,7 @@
 
 use annulus_ring::Slot;
 
+use crate::commands::elements::ElementScan;
 use crate::commands::{integer, is_word, matches_pattern};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;
@@ -35,38 +36,25 @@ fn write_keys(keys: &[Vec<u8>], reply: &mut Reply) {
 
 /// What `SCAN` is to return.
 struct ScanOptions<'a> {
-    pattern: Option<&'a [u8]>,
+    scan: ElementScan<'a>,
     type_name: Option<&'a [u8]>,
-    count: usize,
 }
 
 impl<'a> ScanOptions<'a> {
     fn parse(args: Args<'a>) -> Result<Self, CommandError> {
-        const COUNT_DEFAULT: usize = 10;
-        let mut options = Self {
-            pattern: None,
-            type_name: None,
-            count: COUNT_DEFAULT,
-        };
-        let mut words = args.from(2);
-        while let Some(word) = words.next() {
-            let value = words.next().ok_or(CommandError::Syntax)?;
-            if is_word(word, "MATCH") {
-                options.pattern = Some(value);
-            } else if is_word(word, "TYPE") {
-                options.type_name = Some(value);
-            } else if is_word(word, "COUNT") {
-                let count = usize::try_from(integer(value)?).ok().filter(|&count| count > 0);
-                options.count = count.ok_or(CommandError::Syntax)?;
-            } else {
-                return Err(CommandError::Syntax);
+        let mut type_name = None;
+        let scan = ElementScan::parse_with(args.from(2), |word, value| {
+            let is_type = is_word(word, "TYPE");
+            if is_type {
+                type_name = Some(value);
             }
-        }
-        Ok(options)
+            is_type
+        })?;
+        Ok(Self { scan, type_name })
     }
 
     fn want(&self, key: &[u8], stored: &Stored) -> bool {
-        self.pattern.is_none_or(|pattern| matches_pattern(pattern, key))
+        self.scan.wants(key)
             && self
                 .type_name
                 .is_none_or(|name| is_word(name, stored.value.type_name()))
@@ -92,7 +80,7 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
                 keys.push(key.to_vec());
             }
         });
-        if seen >= options.count {
+        if seen >= options.scan.count {
             break;
         }
     }
