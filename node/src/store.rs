@@ -4,19 +4,21 @@
 //! slot to itself, and so a transaction on one slot takes one lock. A thread never holds two guards: two
 //! slots may share a lock, and there is no order between locks.
 //!
-//! The store counts what its entries cost ([`memory`]) and evicts, at the caller's call, by approximate LRU over
-//! all slots: exact within a slot, sampled between slots. Time is an argument. An entry whose time is over
-//! does not exist for any reader from that millisecond on; its memory is given back when somebody asks for it
-//! ([`SlotGuard`]) or by [`Store::sweep`].
+//! The store counts what its entries cost ([`memory`]) and evicts, at the caller's call, by a policy over samples
+//! of all slots ([`eviction`]). Time is an argument. An entry whose time is over does not exist for any reader
+//! from that millisecond on; its memory is given back when somebody asks for it ([`SlotGuard`]) or by
+//! [`Store::sweep`].
 //!
-//! Every change of an entry goes through `set`, `modify`, `update`, `set_expiry`, `remove`, `insert` or `clear` of the guard:
-//! that is where a stream of mutations is to be taken from.
+//! Every change of an entry goes through `set`, `set_string`, `edit_string`, `update`, `set_expiry`, `remove`, `insert`
+//! or `clear` of the guard: that is where a stream of mutations is to be taken from.
 
 mod bitmap;
 pub mod collections;
+mod eviction;
 mod guard;
 pub mod memory;
 mod slot_map;
+mod stored;
 mod value;
 mod watch;
 
@@ -26,9 +28,12 @@ use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
 use bitmap::SlotBitmap;
+pub use eviction::EvictionPolicy;
+use eviction::{Candidate, Pool};
 pub use guard::{SlotGuard, Tally, TooBig};
-use slot_map::SlotMap;
-pub use value::{AccessStamp, Collection, Entry, Stored, Value, WrongType};
+use slot_map::{KeyHasher, SlotMap};
+pub use stored::Stored;
+pub use value::{AccessStamp, Collection, Entry, Text, Value, ValueRef, WrongType};
 pub use watch::WatchFlag;
 use watch::Watches;
 
@@ -36,30 +41,11 @@ use watch::Watches;
 const SHARD_SLOTS: usize = 16;
 const SHARDS: usize = SLOT_COUNT as usize / SHARD_SLOTS;
 
-/// Slots whose oldest entries compete for each eviction.
+/// Entries that are looked at for each eviction.
 const EVICTION_SAMPLE: usize = 8;
 
 /// Slots that one sweep looks at, at most.
 const SWEEP_SLOTS_MAX: usize = 4096;
-
-/// What happens to a write when the budget is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvictionPolicy {
-    /// The entries that were not used for longest make room.
-    Lru,
-    /// Commands that may need memory are refused.
-    NoEviction,
-}
-
-impl EvictionPolicy {
-    /// The policy's name in `CONFIG GET maxmemory-policy`.
-    pub fn redis_name(self) -> &'static str {
-        match self {
-            Self::Lru => "allkeys-lru",
-            Self::NoEviction => "noeviction",
-        }
-    }
-}
 
 /// What a store is made with.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +65,12 @@ impl Shard {
         self.0.as_ref().map(|slots| &slots[slot.index() % SHARD_SLOTS])
     }
 
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut SlotMap> {
+        self.0
+            .as_mut()
+            .map(|slots| &mut slots[slot.index() % SHARD_SLOTS])
+    }
+
     fn slot_mut(&mut self, slot: Slot) -> &mut SlotMap {
         &mut self.0.get_or_insert_default()[slot.index() % SHARD_SLOTS]
     }
@@ -89,6 +81,9 @@ pub struct Store {
     shards: Box<[Mutex<Shard>]>,
     budget_bytes: u64,
     eviction: EvictionPolicy,
+    /// Who will be evicted next. It is locked before any slot.
+    pool: Mutex<Pool>,
+    hasher: KeyHasher,
     used_bytes: AtomicU64,
     keys: AtomicU64,
     /// Slots that hold entries.
@@ -110,6 +105,8 @@ impl Store {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             budget_bytes: options.budget_bytes,
             eviction: options.eviction,
+            pool: Mutex::default(),
+            hasher: KeyHasher::default(),
             used_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             occupied: SlotBitmap::new(),
@@ -212,55 +209,62 @@ impl Store {
         self.used_bytes() > self.budget_bytes
     }
 
-    /// Removes least recently used entries until the rest is within the budget, and says how many. Does
-    /// nothing under [`EvictionPolicy::NoEviction`]. The caller holds no guard.
+    /// Removes entries until the rest is within the budget, and says how many. Does nothing under
+    /// [`EvictionPolicy::NoEviction`]. The caller holds no guard.
     pub fn evict(&self, now_ms: u64) -> u64 {
         let mut evicted = 0;
-        while self.eviction == EvictionPolicy::Lru && self.is_over_budget() {
-            let removed = self.evict_from_sample(now_ms);
-            if removed == 0 && self.keys() == 0 {
-                break;
+        if self.eviction == EvictionPolicy::NoEviction {
+            return evicted;
+        }
+        // Whoever else needs room waits here, so that writers can't run ahead of evictions.
+        let mut pool = self.pool.lock();
+        while self.is_over_budget() {
+            self.sample(&mut pool, now_ms);
+            match pool.take() {
+                Some(candidate) => evicted += u64::from(self.evict_candidate(candidate, now_ms)),
+                None if self.keys() == 0 => break,
+                None => {}
             }
-            evicted += removed;
         }
         evicted
     }
 
-    /// Samples slots and evicts from the one with the oldest entry, until another of them has an older one.
-    fn evict_from_sample(&self, now_ms: u64) -> u64 {
-        let (mut victim, mut victim_age_ms, mut runner_up_age_ms) = (None, 0, 0);
+    /// Offers some entries to the pool: those of one slot, or of several where a slot has few. Which slot a key
+    /// is in has nothing to do with its use, so that neighbours are as good a sample as any.
+    fn sample(&self, pool: &mut Pool, now_ms: u64) {
+        let mut wanted = EVICTION_SAMPLE;
         for _ in 0..EVICTION_SAMPLE {
             let Some(slot) = self.random_occupied() else {
-                return 0;
+                return;
             };
-            let oldest = self.shards[slot.index() / SHARD_SLOTS]
-                .lock()
+            let random = self.random();
+            let shard = self.shards[slot.index() / SHARD_SLOTS].lock();
+            for stored in shard
                 .slot(slot)
-                .and_then(SlotMap::oldest);
-            let Some(age_ms) = oldest.map(|stamp| stamp.age_ms(now_ms)) else {
-                continue;
-            };
-            if victim.is_none() || age_ms > victim_age_ms {
-                (victim, runner_up_age_ms, victim_age_ms) = (Some(slot), victim_age_ms, age_ms);
-            } else {
-                runner_up_age_ms = runner_up_age_ms.max(age_ms);
+                .into_iter()
+                .flat_map(|map| map.sample(random))
+                .take(wanted)
+            {
+                wanted -= 1;
+                pool.offer(Candidate {
+                    priority: self.eviction.priority(stored, now_ms),
+                    slot,
+                    hash: self.hasher.hash(stored.key()),
+                });
+            }
+            if wanted == 0 {
+                return;
             }
         }
-        let Some(slot) = victim else { return 0 };
-        let mut guard = self.lock_slot(slot);
-        let mut removed = 0;
-        // The first goes in any case; more only while they are older than every other candidate.
-        while guard.excess_bytes() > 0 {
-            let Some(age_ms) = guard.oldest_age_ms(now_ms) else {
-                break;
-            };
-            if removed > 0 && age_ms <= runner_up_age_ms {
-                break;
-            }
-            guard.remove_oldest();
-            removed += 1;
-        }
-        removed
+    }
+
+    /// Removes the entry, unless it is gone or was used since it was sampled.
+    fn evict_candidate(&self, candidate: Candidate, now_ms: u64) -> bool {
+        let mut guard = self.lock_slot(candidate.slot);
+        let policy = self.eviction;
+        guard.remove_hashed(candidate.hash, |stored| {
+            policy.priority(stored, now_ms) >= candidate.priority
+        })
     }
 
     /// Gives back the memory of entries whose time is over, and says how many those were. Looks at a bounded

@@ -189,9 +189,10 @@ pub fn run(
 /// Refuses a command that may need memory where a transaction has taken too much of it: nothing is evicted while
 /// it runs.
 fn check_growth(context: &Context<'_>, guard: &SlotGuard<'_>, flags: Flags) -> Outcome {
-    let is_too_much = match context.node.store.eviction() {
-        EvictionPolicy::Lru => guard.grown_bytes() > GROWTH_BYTES_MAX,
-        EvictionPolicy::NoEviction => guard.excess_bytes() > 0,
+    let is_too_much = if context.node.store.eviction() == EvictionPolicy::NoEviction {
+        guard.excess_bytes() > 0
+    } else {
+        guard.grown_bytes() > GROWTH_BYTES_MAX
     };
     if is_too_much && flags.has(Flags::DENY_OOM) {
         return Err(CommandError::OutOfMemory);

@@ -145,7 +145,7 @@ fn keys() {
         OBJECT REFCOUNT {r}c => :1
         OBJECT IDLETIME {r}c => :0
         OBJECT FOO {r}c => -ERR unknown subcommand 'FOO'. Try OBJECT HELP.
-        MEMORY USAGE {r}c => :112
+        MEMORY USAGE {r}c => :48
         UNLINK {r}c {r}d {r}x => :2
         RENAME a b => -CROSSSLOT Keys in request don't hash to the same slot
         ",

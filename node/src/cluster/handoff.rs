@@ -78,11 +78,7 @@ impl ClusterState {
         self.publish(&control, slot);
         let keys = match frozen {
             Frozen::NothingHere => Vec::new(),
-            Frozen::ForThisRequest => {
-                let mut keys: Vec<Box<[u8]>> = guard.iter(unix_ms).map(|(key, _)| key.into()).collect();
-                keys.reverse();
-                keys
-            }
+            Frozen::ForThisRequest => guard.iter(unix_ms).map(|stored| stored.key().into()).collect(),
         };
         Ok(FrozenSlot { freeze_id, keys })
     }
@@ -103,16 +99,11 @@ impl ClusterState {
         let (mut entries, mut bytes, mut taken) = (Vec::new(), 0, 0);
         for key in keys {
             if let Some(stored) = guard.peek(key, unix_ms) {
-                bytes += key.len() + stored.value.len();
+                bytes += key.len() + stored.value().len();
                 if bytes > bytes_max && !entries.is_empty() {
                     break;
                 }
-                let value = stored.value.clone();
-                entries.push(Entry {
-                    key: key.clone(),
-                    value,
-                    expires_at_ms: stored.expires_at_ms(),
-                });
+                entries.push(Entry::of(stored, unix_ms));
             }
             taken += 1;
         }

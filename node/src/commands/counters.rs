@@ -4,15 +4,15 @@ use crate::commands::integer;
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::resp::number::{self, Decimal};
-use crate::store::{Value, WrongType};
+use crate::store::{Stored, Value, ValueRef, WrongType};
 
 fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
     let (key, now_ms) = (call.args.at(1), call.now_ms);
-    let sum = match call.slot.find(key, now_ms).map(|stored| &stored.value) {
-        Some(Value::Int(number)) => number
+    let sum = match call.slot.find(key, now_ms).map(Stored::value) {
+        Some(ValueRef::Int(number)) => number
             .checked_add(increment)
             .ok_or(CommandError::IncrementOverflow)?,
-        Some(Value::Bytes(_)) => return Err(CommandError::NotAnInteger),
+        Some(ValueRef::Bytes(_)) => return Err(CommandError::NotAnInteger),
         Some(_) => return Err(WrongType.into()),
         None => {
             call.slot.set(key, Value::Int(increment), None, now_ms)?;
@@ -20,7 +20,7 @@ fn add(call: &mut Keyed<'_, '_>, increment: i64) -> Outcome {
             return Ok(());
         }
     };
-    call.slot.modify(key, now_ms, |value| *value = Value::Int(sum));
+    call.slot.replace_integer(key, sum, now_ms);
     call.reply.integer(sum);
     Ok(())
 }
@@ -55,19 +55,16 @@ pub fn incrbyfloat(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, increment, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
     let stored = call.slot.find(key, now_ms);
     let exists = stored.is_some();
-    let sum = match stored.map(|stored| &stored.value) {
+    let sum = match stored.map(Stored::value) {
         None => sum_of(b"0", increment)?,
-        Some(Value::Int(number)) => sum_of(Decimal::new(*number).as_bytes(), increment)?,
-        Some(Value::Bytes(bytes)) => sum_of(bytes, increment)?,
+        Some(ValueRef::Int(number)) => sum_of(Decimal::new(number).as_bytes(), increment)?,
+        Some(ValueRef::Bytes(bytes)) => sum_of(bytes, increment)?,
         Some(_) => return Err(WrongType.into()),
     };
-    call.slot.check_size(key.len(), sum.len())?;
     if exists {
-        call.slot
-            .modify(key, now_ms, |value| *value = Value::from_bytes(sum.as_bytes()));
+        call.slot.replace_string(key, sum.as_bytes(), now_ms)?;
     } else {
-        call.slot
-            .set(key, Value::from_bytes(sum.as_bytes()), None, now_ms)?;
+        call.slot.set_string(key, sum.as_bytes(), None, now_ms)?;
     }
     call.reply.bulk(sum.as_bytes());
     Ok(())

@@ -12,7 +12,7 @@ use crate::store::{Collection, SlotGuard, Stored, WrongType};
 /// The value as a collection of the type that a command works on.
 fn typed<C: Collection>(stored: Option<&Stored>) -> Result<Option<&C>, WrongType> {
     stored
-        .map(|stored| C::of(&stored.value).ok_or(WrongType))
+        .map(|stored| C::of(stored.value()).ok_or(WrongType))
         .transpose()
 }
 

@@ -3,7 +3,7 @@
 use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
-use crate::store::memory::entry_bytes;
+use crate::store::{Entry, Stored};
 
 /// `DEL key [key …]` and `UNLINK key [key …]`
 pub fn del(call: &mut Keyed<'_, '_>) -> Outcome {
@@ -44,17 +44,17 @@ pub fn type_of(call: &mut Keyed<'_, '_>) -> Outcome {
     let name = call
         .slot
         .peek(call.args.at(1), call.now_ms)
-        .map_or("none", |stored| stored.value.type_name());
+        .map_or("none", |stored| stored.value().type_name());
     call.reply.simple(name);
     Ok(())
 }
 
 fn rename_generic(call: &mut Keyed<'_, '_>, replaces: bool) -> Result<bool, CommandError> {
     let (from, to, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
-    let value_bytes = call
+    let cost = call
         .slot
         .peek(from, now_ms)
-        .map(|stored| stored.value.heap_bytes())
+        .map(Stored::cost)
         .ok_or(CommandError::NoSuchKey)?;
     if from == to {
         return Ok(replaces);
@@ -62,10 +62,10 @@ fn rename_generic(call: &mut Keyed<'_, '_>, replaces: bool) -> Result<bool, Comm
     if !replaces && call.slot.peek(to, now_ms).is_some() {
         return Ok(false);
     }
-    call.slot.check_bytes(to.len(), value_bytes)?;
+    call.slot.check_cost(cost + to.len() as u64)?;
     if let Some(stored) = call.slot.remove(from, now_ms) {
         let expires_at_ms = stored.expires_at_ms();
-        call.slot.set(to, stored.value, expires_at_ms, now_ms)?;
+        call.slot.set(to, stored.into_value(), expires_at_ms, now_ms)?;
     }
     Ok(true)
 }
@@ -108,11 +108,13 @@ pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
             "ERR source and destination objects are the same",
         ));
     }
-    let stored = call.slot.read(from, now_ms).cloned();
-    let copied = match stored {
-        Some(stored) if replaces || call.slot.peek(to, now_ms).is_none() => {
-            let expires_at_ms = stored.expires_at_ms();
-            call.slot.set(to, stored.value, expires_at_ms, now_ms)?;
+    let entry = call
+        .slot
+        .read(from, now_ms)
+        .map(|stored| Entry::of(stored, now_ms));
+    let copied = match entry {
+        Some(entry) if replaces || call.slot.peek(to, now_ms).is_none() => {
+            call.slot.set(to, entry.value, entry.expires_at_ms, now_ms)?;
             true
         }
         _ => false,
@@ -124,7 +126,7 @@ pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
 /// `OBJECT ENCODING key`
 pub fn object_encoding(call: &mut Keyed<'_, '_>) -> Outcome {
     match call.slot.peek(call.args.at(2), call.now_ms) {
-        Some(stored) => call.reply.bulk(stored.value.encoding().as_bytes()),
+        Some(stored) => call.reply.bulk(stored.value().encoding().as_bytes()),
         None => call.reply.null(),
     }
     Ok(())
@@ -166,8 +168,8 @@ pub fn memory_usage(call: &mut Keyed<'_, '_>) -> Outcome {
     }
     match call.slot.peek(key, call.now_ms) {
         Some(stored) => {
-            let bytes = entry_bytes(key.len()) + stored.value.heap_bytes();
-            call.reply.integer(i64::try_from(bytes).unwrap_or(i64::MAX));
+            call.reply
+                .integer(i64::try_from(stored.cost()).unwrap_or(i64::MAX));
         }
         None => call.reply.null(),
     }

@@ -14,15 +14,13 @@ use crate::routing::Access;
 use crate::store::{Stored, following};
 
 /// Calls `see` with every entry of a slot that is served here; others are passed over.
-fn see_slot(context: &Context<'_>, slot: Slot, mut see: impl FnMut(&[u8], &Stored)) {
+fn see_slot(context: &Context<'_>, slot: Slot, mut see: impl FnMut(&Stored)) {
     let guard = context.node.store.lock_slot(slot);
     if matches!(
         context.node.routing.access(slot),
         Access::ReadWrite | Access::ReadOnly
     ) {
-        for (key, stored) in guard.iter(context.now_ms) {
-            see(key, stored);
-        }
+        guard.iter(context.now_ms).for_each(&mut see);
     }
 }
 
@@ -53,11 +51,11 @@ impl<'a> ScanOptions<'a> {
         Ok(Self { scan, type_name })
     }
 
-    fn want(&self, key: &[u8], stored: &Stored) -> bool {
-        self.scan.wants(key)
+    fn want(&self, stored: &Stored) -> bool {
+        self.scan.wants(stored.key())
             && self
                 .type_name
-                .is_none_or(|name| is_word(name, stored.value.type_name()))
+                .is_none_or(|name| is_word(name, stored.value().type_name()))
     }
 }
 
@@ -74,10 +72,10 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     let (mut seen, mut keys) = (0, Vec::new());
     while let Some(slot) = next.and_then(|from| context.node.store.next_occupied(from)) {
         next = following(slot);
-        see_slot(context, slot, |key, stored| {
+        see_slot(context, slot, |stored| {
             seen += 1;
-            if options.want(key, stored) {
-                keys.push(key.to_vec());
+            if options.want(stored) {
+                keys.push(stored.key().to_vec());
             }
         });
         if seen >= options.scan.count {
@@ -97,9 +95,9 @@ pub fn keys(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     let mut keys = Vec::new();
     let mut next = context.node.store.next_occupied(Slot::ZERO);
     while let Some(slot) = next {
-        see_slot(context, slot, |key, _| {
-            if matches_pattern(args.at(1), key) {
-                keys.push(key.to_vec());
+        see_slot(context, slot, |stored| {
+            if matches_pattern(args.at(1), stored.key()) {
+                keys.push(stored.key().to_vec());
             }
         });
         next = following(slot).and_then(|from| context.node.store.next_occupied(from));
@@ -116,7 +114,7 @@ pub fn randomkey(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> O
             break;
         };
         let mut keys = Vec::new();
-        see_slot(context, slot, |key, _| keys.push(key.to_vec()));
+        see_slot(context, slot, |stored| keys.push(stored.key().to_vec()));
         if !keys.is_empty() {
             let index = context.node.store.random() % keys.len() as u64;
             reply.bulk(&keys[usize::try_from(index).unwrap_or(0)]);
@@ -173,7 +171,7 @@ fn slot_arg(arg: &[u8]) -> Result<Slot, CommandError> {
 pub fn count_keys_in_slot(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let slot = slot_arg(args.at(2))?;
     let mut count = 0;
-    see_slot(context, slot, |_, _| count += 1);
+    see_slot(context, slot, |_| count += 1);
     reply.integer(count);
     Ok(())
 }
@@ -185,9 +183,9 @@ pub fn get_keys_in_slot(context: &mut Context<'_>, args: Args<'_>, reply: &mut R
         return Err(CommandError::Fixed("ERR Invalid slot or number of keys"));
     };
     let mut keys = Vec::new();
-    see_slot(context, slot, |key, _| {
+    see_slot(context, slot, |stored| {
         if keys.len() < count_max {
-            keys.push(key.to_vec());
+            keys.push(stored.key().to_vec());
         }
     });
     write_keys(&keys, reply);

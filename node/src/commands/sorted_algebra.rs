@@ -14,7 +14,7 @@ use crate::execute::Keyed;
 use crate::resp::Args;
 use crate::resp::number::parse_score;
 use crate::store::collections::{Set, SortedSet, compare};
-use crate::store::{SlotGuard, Stored, Value, WrongType};
+use crate::store::{SlotGuard, Stored, ValueRef, WrongType};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -58,10 +58,10 @@ enum Input<'a> {
 
 impl<'a> Input<'a> {
     fn of(stored: Option<&'a Stored>) -> Result<Self, WrongType> {
-        match stored.map(|stored| &stored.value) {
+        match stored.map(Stored::value) {
             None => Ok(Self::None),
-            Some(Value::Set(set)) => Ok(Self::Set(set)),
-            Some(Value::SortedSet(set)) => Ok(Self::SortedSet(set)),
+            Some(ValueRef::Set(set)) => Ok(Self::Set(set)),
+            Some(ValueRef::SortedSet(set)) => Ok(Self::SortedSet(set)),
             Some(_) => Err(WrongType),
         }
     }

@@ -5,16 +5,16 @@ use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
 use crate::resp::number::Decimal;
 use crate::resp::{Args, Reply};
-use crate::store::{Stored, Value, WrongType};
+use crate::store::{Stored, ValueRef, WrongType};
 
 use super::expiry::{TimeUnit, expiry_from};
 
 /// Writes a string value, or that there is none.
 #[inline]
 fn write_value(stored: Option<&Stored>, reply: &mut Reply) -> Outcome {
-    match stored.map(|stored| &stored.value) {
-        Some(Value::Bytes(bytes)) => reply.bulk(bytes),
-        Some(Value::Int(number)) => reply.bulk_integer(*number),
+    match stored.map(Stored::value) {
+        Some(ValueRef::Bytes(bytes)) => reply.bulk(bytes),
+        Some(ValueRef::Int(number)) => reply.bulk_integer(number),
         Some(_) => return Err(WrongType.into()),
         None => reply.null(),
     }
@@ -24,8 +24,8 @@ fn write_value(stored: Option<&Stored>, reply: &mut Reply) -> Outcome {
 /// The length of a string value, if there is one.
 fn string_len(stored: Option<&Stored>) -> Result<Option<usize>, WrongType> {
     match stored {
-        Some(stored) if !stored.value.is_string() => Err(WrongType),
-        Some(stored) => Ok(Some(stored.value.len())),
+        Some(stored) if !stored.value().is_string() => Err(WrongType),
+        Some(stored) => Ok(Some(stored.value().len())),
         None => Ok(None),
     }
 }
@@ -107,7 +107,7 @@ fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, CommandError> 
 pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, value, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
     if call.args.len() == 3 {
-        call.slot.set(key, Value::from_bytes(value), None, now_ms)?;
+        call.slot.set_string(key, value, None, now_ms)?;
         call.reply.ok();
         return Ok(());
     }
@@ -136,8 +136,7 @@ pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
         if expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             call.slot.remove(key, now_ms);
         } else {
-            call.slot
-                .set(key, Value::from_bytes(value), expires_at_ms, now_ms)?;
+            call.slot.set_string(key, value, expires_at_ms, now_ms)?;
         }
     }
     match (options.returns_old, is_met) {
@@ -153,8 +152,7 @@ pub fn setnx(call: &mut Keyed<'_, '_>) -> Outcome {
     let key = call.args.at(1);
     let is_absent = call.slot.find(key, call.now_ms).is_none();
     if is_absent {
-        call.slot
-            .set(key, Value::from_bytes(call.args.at(2)), None, call.now_ms)?;
+        call.slot.set_string(key, call.args.at(2), None, call.now_ms)?;
     }
     call.reply.integer(is_absent.into());
     Ok(())
@@ -162,12 +160,8 @@ pub fn setnx(call: &mut Keyed<'_, '_>) -> Outcome {
 
 fn set_for(call: &mut Keyed<'_, '_>, unit: TimeUnit, name: &'static str) -> Outcome {
     let at_ms = expiry_from(call.args.at(2), unit, false, call.now_ms, name)?;
-    call.slot.set(
-        call.args.at(1),
-        Value::from_bytes(call.args.at(3)),
-        Some(at_ms),
-        call.now_ms,
-    )?;
+    call.slot
+        .set_string(call.args.at(1), call.args.at(3), Some(at_ms), call.now_ms)?;
     call.reply.ok();
     Ok(())
 }
@@ -187,7 +181,7 @@ pub fn getset(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, value) = (call.args.at(1), call.args.at(2));
     call.slot.check_size(key.len(), value.len())?;
     write_value(call.slot.read(key, call.now_ms), call.reply)?;
-    call.slot.set(key, Value::from_bytes(value), None, call.now_ms)?;
+    call.slot.set_string(key, value, None, call.now_ms)?;
     Ok(())
 }
 
@@ -239,7 +233,7 @@ pub fn mget(call: &mut Keyed<'_, '_>) -> Outcome {
     for key in keys {
         // A value that is no string is as good as none.
         let stored = call.slot.read(key, call.now_ms);
-        write_value(stored.filter(|stored| stored.value.is_string()), call.reply)?;
+        write_value(stored.filter(|stored| stored.value().is_string()), call.reply)?;
     }
     Ok(())
 }
@@ -262,7 +256,7 @@ fn pairs<'a>(
 /// `MSET key value [key value …]`
 pub fn mset(call: &mut Keyed<'_, '_>) -> Outcome {
     for (key, value) in pairs(call, "mset")? {
-        call.slot.set(key, Value::from_bytes(value), None, call.now_ms)?;
+        call.slot.set_string(key, value, None, call.now_ms)?;
     }
     call.reply.ok();
     Ok(())
@@ -276,7 +270,7 @@ pub fn msetnx(call: &mut Keyed<'_, '_>) -> Outcome {
         .all(|(key, _)| call.slot.peek(key, call.now_ms).is_none());
     if all_absent {
         for (key, value) in pairs {
-            call.slot.set(key, Value::from_bytes(value), None, call.now_ms)?;
+            call.slot.set_string(key, value, None, call.now_ms)?;
         }
     }
     call.reply.integer(all_absent.into());
@@ -295,24 +289,16 @@ fn check_len(call: &Keyed<'_, '_>, key: &[u8], len: usize) -> Result<(), Command
 pub fn append(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, suffix, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
     let Some(old_len) = string_len(call.slot.find(key, now_ms))? else {
-        call.slot.set(key, Value::from_bytes(suffix), None, now_ms)?;
+        call.slot.set_string(key, suffix, None, now_ms)?;
         call.reply.count(suffix.len());
         return Ok(());
     };
     let len = old_len + suffix.len();
     check_len(call, key, len)?;
-    call.slot.modify(key, now_ms, |value| {
-        let mut bytes = take(value);
-        bytes.reserve_exact(suffix.len());
-        bytes.extend_from_slice(suffix);
-        *value = bytes.into();
-    });
+    call.slot
+        .edit_string(key, len, now_ms, |bytes| bytes[old_len..].copy_from_slice(suffix));
     call.reply.count(len);
     Ok(())
-}
-
-fn take(value: &mut Value) -> Vec<u8> {
-    std::mem::replace(value, Value::Int(0)).into_vec()
 }
 
 /// `STRLEN key`
@@ -326,12 +312,12 @@ pub fn strlen(call: &mut Keyed<'_, '_>) -> Outcome {
 pub fn getrange(call: &mut Keyed<'_, '_>) -> Outcome {
     let (start, end) = (integer(call.args.at(2))?, integer(call.args.at(3))?);
     let stored = call.slot.read(call.args.at(1), call.now_ms);
-    match stored.map(|stored| &stored.value) {
+    match stored.map(Stored::value) {
         None => call.reply.bulk(b""),
-        Some(Value::Bytes(bytes)) => call.reply.bulk(range(bytes, start, end)),
-        Some(Value::Int(number)) => call
+        Some(ValueRef::Bytes(bytes)) => call.reply.bulk(range(bytes, start, end)),
+        Some(ValueRef::Int(number)) => call
             .reply
-            .bulk(range(Decimal::new(*number).as_bytes(), start, end)),
+            .bulk(range(Decimal::new(number).as_bytes(), start, end)),
         Some(_) => return Err(WrongType.into()),
     }
     Ok(())
@@ -375,18 +361,11 @@ pub fn setrange(call: &mut Keyed<'_, '_>) -> Outcome {
         .ok_or(CommandError::StringTooLong)?;
     let len = end.max(old_len.unwrap_or(0));
     check_len(call, key, len)?;
-    let overwrite = |mut bytes: Vec<u8>| {
-        bytes.reserve_exact(len - bytes.len());
-        bytes.resize(len, 0);
-        bytes[offset..end].copy_from_slice(part);
-        Value::from(bytes)
-    };
-    if old_len.is_some() {
-        call.slot
-            .modify(key, now_ms, |value| *value = overwrite(take(value)));
-    } else {
-        call.slot.set(key, overwrite(Vec::new()), None, now_ms)?;
+    if old_len.is_none() {
+        call.slot.set_string(key, b"", None, now_ms)?;
     }
+    call.slot
+        .edit_string(key, len, now_ms, |bytes| bytes[offset..end].copy_from_slice(part));
     call.reply.count(len);
     Ok(())
 }

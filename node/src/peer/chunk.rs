@@ -64,7 +64,7 @@ fn value_len(entry: &v1::Entry) -> usize {
 
 /// The parts of an entry: one when it fits into a chunk.
 fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
-    let expires_at_ms = entry.expires_at_ms.unwrap_or(0);
+    let (expires_at_ms, idle_ms) = (entry.expires_at_ms.unwrap_or(0), entry.idle_ms);
     let mut key = Bytes::from(entry.key);
     let wrap = match &entry.value {
         Value::Int(_) | Value::Bytes(_) => entry::Value::Text,
@@ -73,7 +73,7 @@ fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
         Value::Set(_) => entry::Value::Set,
         Value::SortedSet(_) => entry::Value::SortedSet,
     };
-    let mut value = Bytes::from(if entry.value.is_string() {
+    let mut value = Bytes::from(if entry.value.as_ref().is_string() {
         entry.value.into_vec()
     } else {
         write_elements(&entry.value)
@@ -90,6 +90,7 @@ fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
         Some(v1::Entry {
             key: key_part,
             expires_at_ms,
+            idle_ms,
             value: Some(wrap(value_part)),
             continued: !done,
         })
@@ -191,6 +192,7 @@ impl Joiner {
                     key: part.key.to_vec().into(),
                     value: Value::from_bytes(text),
                     expires_at_ms,
+                    idle_ms: part.idle_ms,
                 });
                 continue;
             }
@@ -208,6 +210,7 @@ impl Joiner {
                     key: key.into(),
                     value: value.finish()?,
                     expires_at_ms,
+                    idle_ms: part.idle_ms,
                 });
             }
         }

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use annulus_ring::Slot;
 use parking_lot::MutexGuard;
 
-use super::memory::{allocation_bytes, entry_bytes};
-use super::slot_map::SlotMap;
-use super::value::{Collection, Entry, Stored, Value, WrongType};
+use super::slot_map::{Place, SlotMap};
+use super::stored::Stored;
+use super::value::{AccessStamp, Collection, Entry, Text, Value, WrongType};
 use super::watch::WatchFlag;
 use super::{Shard, Store};
 
@@ -117,72 +117,68 @@ impl<'a> SlotGuard<'a> {
     /// The entry as a reading command sees it: counted as hit or miss, and most recently used from now on.
     #[inline]
     pub fn read(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        self.drop_if_expired(key, now_ms);
-        let Self {
-            shard,
-            slot,
-            tally,
-            touches,
-            ..
-        } = self;
-        let map = shard.slot_mut(*slot);
-        let found = if *touches {
-            map.touch(key, now_ms)
-        } else {
-            map.peek(key)
-        };
+        let found = self.live(key, now_ms);
         if found.is_some() {
-            tally.hits += 1;
+            self.tally.hits += 1;
         } else {
-            tally.misses += 1;
+            self.tally.misses += 1;
         }
-        found
+        let touches = self.touches;
+        let stored = self.map()?.get_mut(found?)?;
+        if touches {
+            stored.set_accessed(AccessStamp::at(now_ms));
+        }
+        Some(stored)
     }
 
     /// The entry as a writing command sees it: not counted, and most recently used from now on.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        self.drop_if_expired(key, now_ms);
-        self.map().touch(key, now_ms)
+        let found = self.live(key, now_ms)?;
+        let stored = self.map()?.get_mut(found)?;
+        stored.set_accessed(AccessStamp::at(now_ms));
+        Some(stored)
     }
 
     /// The entry without any trace of the look: neither counted nor more recent.
     #[inline]
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        self.shard
-            .slot(self.slot)?
-            .peek(key)
+        let map = self.shard.slot(self.slot)?;
+        map.get(map.find(self.store.hasher.hash(key), key)?)
             .filter(|stored| !stored.is_expired(now_ms))
     }
 
     /// [`Self::peek`], counted as hit or miss.
     #[inline]
     pub fn peek_counted(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        self.drop_if_expired(key, now_ms);
-        let found = self.peek(key, now_ms).is_some();
-        self.tally.hits += u64::from(found);
-        self.tally.misses += u64::from(!found);
-        self.peek(key, now_ms)
+        let found = self.live(key, now_ms);
+        self.tally.hits += u64::from(found.is_some());
+        self.tally.misses += u64::from(found.is_none());
+        self.map()?.get(found?)
     }
 
     /// Whether an entry with a key and a string of these lengths can be kept at all.
     #[inline]
     pub fn check_size(&self, key_len: usize, value_len: usize) -> Result<(), TooBig> {
-        self.check_bytes(key_len, allocation_bytes(value_len))
+        let cost = if value_len.max(key_len) > Stored::LEN_MAX {
+            u64::MAX
+        } else {
+            Stored::string_cost(key_len, value_len)
+        };
+        self.check_cost(cost)
     }
 
-    /// Whether an entry can be kept whose value allocates `added_bytes` more than it does now.
+    /// Whether a collection can be kept that allocates `added_bytes` more than it does now.
     pub fn check_growth(&self, key: &[u8], added_bytes: u64, now_ms: u64) -> Result<(), TooBig> {
-        let value_bytes = self
+        let cost = self
             .peek(key, now_ms)
-            .map_or(0, |stored| stored.value.heap_bytes());
-        self.check_bytes(key.len(), value_bytes + added_bytes)
+            .map_or_else(|| Stored::collection_cost(key.len()), Stored::cost);
+        self.check_cost(cost + added_bytes)
     }
 
-    /// Whether an entry can be kept with a key of that length and a value that allocates so much.
+    /// Whether an entry can be kept that takes so much.
     #[inline]
-    pub fn check_bytes(&self, key_len: usize, value_bytes: u64) -> Result<(), TooBig> {
-        let bytes = entry_bytes(key_len) + value_bytes;
+    pub fn check_cost(&self, bytes: u64) -> Result<(), TooBig> {
         let budget_bytes = self.store.budget_bytes;
         if bytes <= budget_bytes {
             Ok(())
@@ -192,7 +188,6 @@ impl<'a> SlotGuard<'a> {
     }
 
     /// Adds or replaces an entry.
-    #[inline]
     pub fn set(
         &mut self,
         key: &[u8],
@@ -200,23 +195,106 @@ impl<'a> SlotGuard<'a> {
         expires_at_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<(), TooBig> {
-        self.check_bytes(key.len(), value.heap_bytes())?;
-        self.note_change(key);
-        self.map().put(key, Stored::new(value, expires_at_ms, now_ms));
+        match value {
+            Value::Int(number) => self.set_text(key, Text::Int(number), expires_at_ms, now_ms),
+            Value::Bytes(bytes) => {
+                self.check_size(key.len(), bytes.len())?;
+                self.set_text(key, Text::Bytes(&bytes), expires_at_ms, now_ms);
+            }
+            collection => {
+                let cost = Stored::collection_cost(key.len()) + collection.as_ref().heap_bytes();
+                self.check_cost(cost)?;
+                let stored = Stored::new(key, collection, expires_at_ms, AccessStamp::at(now_ms));
+                self.put(stored);
+            }
+        }
         Ok(())
     }
 
-    /// Replaces the value of an entry by what `change` makes of it; its time of expiry stays. `None` when there is
-    /// no such entry. The caller has checked the new size with [`Self::check_size`].
+    /// Adds or replaces an entry by a string.
     #[inline]
-    pub fn modify<R>(&mut self, key: &[u8], now_ms: u64, change: impl FnOnce(&mut Value) -> R) -> Option<R> {
-        self.drop_if_expired(key, now_ms);
-        let mut result = None;
-        self.map()
-            .modify(key, now_ms, |value| result = Some(change(value)));
-        if result.is_some() {
-            self.note_change(key);
+    pub fn set_string(
+        &mut self,
+        key: &[u8],
+        bytes: &[u8],
+        expires_at_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), TooBig> {
+        self.check_size(key.len(), bytes.len())?;
+        self.set_text(key, Text::of(bytes), expires_at_ms, now_ms);
+        Ok(())
+    }
+
+    #[inline]
+    fn set_text(&mut self, key: &[u8], text: Text<'_>, expires_at_ms: Option<u64>, now_ms: u64) {
+        let hash = self.store.hasher.hash(key);
+        let accessed = AccessStamp::at(now_ms);
+        let map = self.shard.slot_mut(self.slot);
+        if let Some(place) = map.find(hash, key) {
+            map.update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
+        } else {
+            let stored = Stored::string(key, text, expires_at_ms, accessed);
+            map.insert(hash, stored, &self.store.hasher);
         }
+        self.note_change(key);
+    }
+
+    /// Adds an entry, or replaces the one that has its key.
+    fn put(&mut self, stored: Stored) {
+        let hash = self.store.hasher.hash(stored.key());
+        self.note_change(stored.key());
+        let map = self.shard.slot_mut(self.slot);
+        if let Some(place) = map.find(hash, stored.key()) {
+            map.update(place, |old| *old = stored);
+        } else {
+            map.insert(hash, stored, &self.store.hasher);
+        }
+    }
+
+    /// Replaces the value of an entry by a string; its time of expiry stays. `false` when there is no such
+    /// entry.
+    pub fn replace_string(&mut self, key: &[u8], bytes: &[u8], now_ms: u64) -> Result<bool, TooBig> {
+        self.check_size(key.len(), bytes.len())?;
+        Ok(self.replace_text(key, Text::of(bytes), now_ms))
+    }
+
+    /// Replaces the value of an entry by an integer; its time of expiry stays. `false` when there is no such
+    /// entry.
+    pub fn replace_integer(&mut self, key: &[u8], number: i64, now_ms: u64) -> bool {
+        self.replace_text(key, Text::Int(number), now_ms)
+    }
+
+    #[inline]
+    fn replace_text(&mut self, key: &[u8], text: Text<'_>, now_ms: u64) -> bool {
+        let accessed = AccessStamp::at(now_ms);
+        self.change(key, now_ms, |stored| {
+            stored.set_string(text, stored.expires_at_ms(), accessed);
+        })
+        .is_some()
+    }
+
+    /// Makes the string at a key `len` bytes long, which `change` then sees; new bytes are 0. Its time of expiry
+    /// stays. `false` when there is no such entry. The caller has checked the new size with
+    /// [`Self::check_size`].
+    pub fn edit_string(
+        &mut self,
+        key: &[u8],
+        len: usize,
+        now_ms: u64,
+        change: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        self.change(key, now_ms, |stored| {
+            stored.set_accessed(AccessStamp::at(now_ms));
+            stored.edit_string(len, change);
+        })
+        .is_some()
+    }
+
+    #[inline]
+    fn change<R>(&mut self, key: &[u8], now_ms: u64, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
+        let place = self.live(key, now_ms)?;
+        let result = self.map()?.update(place, change);
+        self.note_change(key);
         result
     }
 
@@ -228,24 +306,28 @@ impl<'a> SlotGuard<'a> {
         now_ms: u64,
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<R, WrongType> {
-        if self.find(key, now_ms).is_none() {
+        let accessed = AccessStamp::at(now_ms);
+        let Some(place) = self.live(key, now_ms) else {
             let mut collection = C::default();
             let result = change(&mut collection);
             if !collection.is_empty() {
-                self.note_change(key);
-                self.map()
-                    .put(key, Stored::new(collection.into_value(), None, now_ms));
+                self.put(Stored::new(key, collection.into_value(), None, accessed));
             }
             return Ok(result);
-        }
-        let changed = self.modify(key, now_ms, |value| {
-            let collection = C::of_mut(value)?;
-            let result = change(collection);
-            Some((result, collection.is_empty()))
+        };
+        let changed = self.map().and_then(|map| {
+            map.update(place, |stored| {
+                stored.set_accessed(accessed);
+                let collection = C::of_mut(stored.collection_mut()?)?;
+                let result = change(collection);
+                Some((result, collection.is_empty()))
+            })
         });
         let (result, is_empty) = changed.flatten().ok_or(WrongType)?;
         if is_empty {
             self.remove(key, now_ms);
+        } else {
+            self.note_change(key);
         }
         Ok(result)
     }
@@ -257,49 +339,49 @@ impl<'a> SlotGuard<'a> {
 
     /// Sets or takes away an entry's time of expiry; `false` when there is no such entry.
     pub fn set_expiry(&mut self, key: &[u8], expires_at_ms: Option<u64>, now_ms: u64) -> bool {
-        self.drop_if_expired(key, now_ms);
-        let is_there = self.map().set_expiry(key, expires_at_ms);
-        if is_there {
-            self.note_change(key);
-        }
-        is_there
+        self.change(key, now_ms, |stored| stored.set_expires_at_ms(expires_at_ms))
+            .is_some()
     }
 
     /// Removes an entry and returns it; `None` when there was none, or only an expired one.
     pub fn remove(&mut self, key: &[u8], now_ms: u64) -> Option<Stored> {
-        let removed = self.map().remove(key)?;
-        self.note_change(key);
-        if removed.is_expired(now_ms) {
-            self.tally.expired += 1;
-            return None;
-        }
+        let place = self.live(key, now_ms)?;
+        self.remove_at(place)
+    }
+
+    fn remove_at(&mut self, place: Place) -> Option<Stored> {
+        let hasher = &self.store.hasher;
+        let removed = self.shard.slot_mut(self.slot).remove(place, hasher)?;
+        self.note_change(removed.key());
         Some(removed)
+    }
+
+    /// Removes an entry with that hash for which `is_it` holds.
+    pub(super) fn remove_hashed(&mut self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> bool {
+        let found = self.shard.slot(self.slot).and_then(|map| {
+            let mut same_hash = map.with_hash(hash);
+            same_hash.find(|(_, stored)| is_it(stored))
+        });
+        let place = found.map(|(place, _)| place);
+        place.and_then(|place| self.remove_at(place)).is_some()
     }
 
     /// Adds an entry that another owner gave, as it is.
     pub fn insert(&mut self, entry: Entry, now_ms: u64) -> Result<(), TooBig> {
-        self.set(&entry.key, entry.value, entry.expires_at_ms, now_ms)
+        let used_at_ms = now_ms.saturating_sub(entry.idle_ms);
+        self.set(&entry.key, entry.value, entry.expires_at_ms, used_at_ms)
     }
 
-    /// Every entry that has not expired, most recently used first.
-    pub fn iter(&self, now_ms: u64) -> impl Iterator<Item = (&[u8], &Stored)> {
+    /// Every entry that has not expired, in no order.
+    pub fn iter(&self, now_ms: u64) -> impl Iterator<Item = &Stored> {
         let entries = self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter);
-        entries.filter(move |(_, stored)| !stored.is_expired(now_ms))
+        entries.filter(move |stored| !stored.is_expired(now_ms))
     }
 
-    /// A copy of every entry, expired ones too, least recently used first: inserted in this order elsewhere they
-    /// have the same order of recency.
-    pub fn snapshot(&self) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(self.len());
-        for (key, stored) in self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter) {
-            entries.push(Entry {
-                key: key.into(),
-                value: stored.value.clone(),
-                expires_at_ms: stored.expires_at_ms(),
-            });
-        }
-        entries.reverse();
-        entries
+    /// A copy of every entry, expired ones too, in no order.
+    pub fn snapshot(&self, now_ms: u64) -> Vec<Entry> {
+        let entries = self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter);
+        entries.map(|stored| Entry::of(stored, now_ms)).collect()
     }
 
     /// Removes every entry, and says how many there were.
@@ -307,11 +389,10 @@ impl<'a> SlotGuard<'a> {
         let removed = self.len();
         if removed > 0 {
             if self.store.watches.any(self.slot) {
-                let map = self.shard.slot(self.slot);
-                let was_there = |key: &[u8]| map.is_some_and(|map| map.peek(key).is_some());
+                let was_there = |key: &[u8]| self.peek(key, 0).is_some();
                 self.store.watches.changed_where(self.slot, was_there);
             }
-            self.map().clear();
+            self.shard.slot_mut(self.slot).clear();
         }
         removed
     }
@@ -324,27 +405,12 @@ impl<'a> SlotGuard<'a> {
 
     pub(super) fn remove_expired(&mut self, now_ms: u64) -> usize {
         if self.store.watches.any(self.slot) {
-            let map = self.shard.slot(self.slot);
-            let is_over = |key: &[u8]| {
-                map.and_then(|map| map.peek(key))
-                    .is_some_and(|stored| stored.is_expired(now_ms))
-            };
+            let is_over = |key: &[u8]| self.peek(key, 0).is_some() && self.peek(key, now_ms).is_none();
             self.store.watches.changed_where(self.slot, is_over);
         }
-        self.map().remove_expired(now_ms)
-    }
-
-    pub(super) fn oldest_age_ms(&self, now_ms: u64) -> Option<u64> {
         self.shard
-            .slot(self.slot)?
-            .oldest()
-            .map(|stamp| stamp.age_ms(now_ms))
-    }
-
-    pub(super) fn remove_oldest(&mut self) {
-        if let Some(key) = self.map().remove_oldest() {
-            self.note_change(&key);
-        }
+            .slot_mut(self.slot)
+            .remove_expired(now_ms, &self.store.hasher)
     }
 
     /// Marks the flag when that key changes from now on, in whatever way.
@@ -380,21 +446,28 @@ impl<'a> SlotGuard<'a> {
         used_bytes.saturating_sub(self.store.budget_bytes)
     }
 
+    /// The slot's entries; a slot that never had one is not made for a look.
     #[inline]
-    fn map(&mut self) -> &mut SlotMap {
-        self.shard.slot_mut(self.slot)
+    fn map(&mut self) -> Option<&mut SlotMap> {
+        self.shard.get_mut(self.slot)
     }
 
     /// Removes the entry if its time is over.
-    #[inline]
     pub fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
-        let map = self.shard.slot_mut(self.slot);
-        // Most slots at most times have nothing that can have expired.
-        if map.expiry_first_ms() <= now_ms && map.peek(key).is_some_and(|stored| stored.is_expired(now_ms)) {
-            map.remove(key);
+        self.live(key, now_ms);
+    }
+
+    /// Where the entry is; one whose time is over is removed.
+    #[inline]
+    fn live(&mut self, key: &[u8], now_ms: u64) -> Option<Place> {
+        let map = self.shard.slot(self.slot)?;
+        let place = map.find(self.store.hasher.hash(key), key)?;
+        if map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
-            self.note_change(key);
+            self.remove_at(place);
+            return None;
         }
+        Some(place)
     }
 }
 

@@ -28,7 +28,7 @@ fn get(store: &Store, key: &[u8], now_ms: u64) -> Option<Vec<u8>> {
     store
         .lock_slot(slot_of(key))
         .read(key, now_ms)
-        .map(|stored| stored.value.to_bytes().into_owned())
+        .map(|stored| stored.value().to_bytes().into_owned())
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn within_a_slot_the_least_recently_used_goes_first() {
     assert!(get(&store, &keys[0], 100_000).is_some());
     // Room for about half of them.
     let half = store_of(store.used_bytes() / 2, EvictionPolicy::Lru);
-    for entry in store.lock_slot(slot_of(b"{tag}")).snapshot() {
-        half.lock_slot(slot_of(b"{tag}")).insert(entry, 200_000).unwrap();
-        half.evict(200_000);
+    for entry in store.lock_slot(slot_of(b"{tag}")).snapshot(100_000) {
+        half.lock_slot(slot_of(b"{tag}")).insert(entry, 100_000).unwrap();
+        half.evict(100_000);
         assert!(!half.is_over_budget());
     }
     assert!(
@@ -174,11 +174,16 @@ fn a_snapshot_inserted_elsewhere_is_the_same_slot() {
             number,
         );
     }
-    let snapshot = from.lock_slot(slot).snapshot();
+    let sorted = |store: &Store| {
+        let mut entries = store.lock_slot(slot).snapshot(50);
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        entries
+    };
+    let snapshot = sorted(&from);
     for entry in snapshot.clone() {
         to.lock_slot(slot).insert(entry, 50).unwrap();
     }
-    assert_eq!(to.lock_slot(slot).snapshot(), snapshot);
+    assert_eq!(sorted(&to), snapshot);
     assert_eq!(
         (to.used_bytes(), to.keys(), to.slot_len(slot)),
         (from.used_bytes(), 10, 10)
@@ -286,18 +291,18 @@ proptest! {
                     let key = key_of(key);
                     let removed = store.lock_slot(slot_of(&key)).remove(&key, now_ms);
                     prop_assert_eq!(
-                        removed.map(|stored| stored.value.to_bytes().into_owned()),
+                        removed.map(|stored| stored.value().to_bytes().into_owned()),
                         model.remove(&key).map(|(value, _)| value)
                     );
                 }
                 Step::Append { key, suffix } => {
                     let key = key_of(key);
-                    let changed = store.lock_slot(slot_of(&key)).modify(&key, now_ms, |value| {
-                        let mut bytes = value.clone().into_vec();
-                        bytes.extend_from_slice(&suffix);
-                        *value = bytes.into();
+                    let mut guard = store.lock_slot(slot_of(&key));
+                    let old_len = guard.find(&key, now_ms).map_or(0, |stored| stored.value().len());
+                    let changed = guard.edit_string(&key, old_len + suffix.len(), now_ms, |bytes| {
+                        bytes[old_len..].copy_from_slice(&suffix);
                     });
-                    let expected = model.get_mut(&key).map(|(value, _)| value.extend_from_slice(&suffix));
+                    let expected = model.get_mut(&key).map(|(value, _)| value.extend_from_slice(&suffix)).is_some();
                     prop_assert_eq!(changed, expected);
                 }
                 Step::SetExpiry { key, ttl_ms } => {
@@ -323,7 +328,7 @@ proptest! {
                 let key = key_of(number);
                 let guard = store.lock_slot(slot_of(&key));
                 let found = guard.peek(&key, now_ms);
-                let found = found.map(|stored| (stored.value.to_bytes().into_owned(), stored.expires_at_ms()));
+                let found = found.map(|stored| (stored.value().to_bytes().into_owned(), stored.expires_at_ms()));
                 prop_assert_eq!(found.as_ref(), model.get(&key));
             }
         }

@@ -1,15 +1,16 @@
-//! What a key holds, and what the store remembers beside it.
+//! What a key holds.
 
 use std::borrow::Cow;
 
 use super::collections::{Hash, List, Set, SortedSet};
 use super::memory::allocation_bytes;
+use super::stored::Stored;
 use crate::resp::number::{self, Decimal};
 
-/// A value. Collections are boxed, so that every entry is as small as a string's.
+/// A value by itself: on its way into the store, or out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// A string that is the canonical decimal form of this number; it needs no memory of its own.
+    /// A string that is the canonical decimal form of this number.
     Int(i64),
     /// Any other string.
     Bytes(Box<[u8]>),
@@ -23,6 +24,53 @@ pub enum Value {
     SortedSet(Box<SortedSet>),
 }
 
+/// A value that is looked at where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueRef<'a> {
+    /// A string that is the canonical decimal form of this number.
+    Int(i64),
+    /// Any other string.
+    Bytes(&'a [u8]),
+    /// A hash.
+    Hash(&'a Hash),
+    /// A list.
+    List(&'a List),
+    /// A set.
+    Set(&'a Set),
+    /// A sorted set.
+    SortedSet(&'a SortedSet),
+}
+
+/// A collection that is changed where it is.
+#[derive(Debug)]
+pub enum CollectionMut<'a> {
+    /// A hash.
+    Hash(&'a mut Hash),
+    /// A list.
+    List(&'a mut List),
+    /// A set.
+    Set(&'a mut Set),
+    /// A sorted set.
+    SortedSet(&'a mut SortedSet),
+}
+
+/// A string on its way into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text<'a> {
+    /// The canonical decimal form of this number.
+    Int(i64),
+    /// Any other string.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Text<'a> {
+    /// The string of these bytes.
+    #[inline]
+    pub fn of(bytes: &'a [u8]) -> Self {
+        number::parse_i64(bytes).map_or(Self::Bytes(bytes), Self::Int)
+    }
+}
+
 /// A value's type, of which a command wants one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
@@ -31,10 +79,10 @@ pub struct WrongType;
 /// A type of values that have elements.
 pub trait Collection: Default {
     /// The value as one of this type.
-    fn of(value: &Value) -> Option<&Self>;
+    fn of(value: ValueRef<'_>) -> Option<&Self>;
 
-    /// The value as one of this type, to change it.
-    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+    /// The collection as one of this type, to change it.
+    fn of_mut(collection: CollectionMut<'_>) -> Option<&mut Self>;
 
     /// Whether it has no elements: then its key ceases to exist.
     fn is_empty(&self) -> bool;
@@ -46,16 +94,16 @@ pub trait Collection: Default {
 macro_rules! collection {
     ($variant:ident) => {
         impl Collection for $variant {
-            fn of(value: &Value) -> Option<&Self> {
+            fn of(value: ValueRef<'_>) -> Option<&Self> {
                 match value {
-                    Value::$variant(found) => Some(found),
+                    ValueRef::$variant(found) => Some(found),
                     _ => None,
                 }
             }
 
-            fn of_mut(value: &mut Value) -> Option<&mut Self> {
-                match value {
-                    Value::$variant(found) => Some(found),
+            fn of_mut(collection: CollectionMut<'_>) -> Option<&mut Self> {
+                match collection {
+                    CollectionMut::$variant(found) => Some(found),
                     _ => None,
                 }
             }
@@ -80,39 +128,23 @@ impl Value {
     /// A string value.
     #[inline]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        match number::parse_i64(bytes) {
-            Some(number) => Self::Int(number),
-            None => Self::Bytes(bytes.into()),
+        match Text::of(bytes) {
+            Text::Int(number) => Self::Int(number),
+            Text::Bytes(bytes) => Self::Bytes(bytes.into()),
         }
     }
 
-    /// Whether it is a string.
+    /// The value, looked at.
     #[inline]
-    pub fn is_string(&self) -> bool {
-        matches!(self, Self::Int(_) | Self::Bytes(_))
-    }
-
-    /// The string's bytes; none for a collection.
-    pub fn to_bytes(&self) -> Cow<'_, [u8]> {
+    pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
-            Self::Int(number) => Cow::Owned(Decimal::new(*number).as_bytes().to_vec()),
-            Self::Bytes(bytes) => Cow::Borrowed(bytes),
-            _ => Cow::Borrowed(&[]),
+            Self::Int(number) => ValueRef::Int(*number),
+            Self::Bytes(bytes) => ValueRef::Bytes(bytes),
+            Self::Hash(hash) => ValueRef::Hash(hash),
+            Self::List(list) => ValueRef::List(list),
+            Self::Set(set) => ValueRef::Set(set),
+            Self::SortedSet(set) => ValueRef::SortedSet(set),
         }
-    }
-
-    /// The string's length in bytes; 0 for a collection.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Int(number) => Decimal::new(*number).as_bytes().len(),
-            Self::Bytes(bytes) => bytes.len(),
-            _ => 0,
-        }
-    }
-
-    /// Whether it is no string of at least one byte.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The string as a buffer that can be changed; what was allocated is re-used. Empty for a collection.
@@ -123,13 +155,55 @@ impl Value {
             _ => Vec::new(),
         }
     }
+}
 
-    /// What it allocates, as [`super::memory`] counts.
+impl<'a> ValueRef<'a> {
+    /// Whether it is a string.
     #[inline]
-    pub fn heap_bytes(&self) -> u64 {
+    pub fn is_string(self) -> bool {
+        matches!(self, Self::Int(_) | Self::Bytes(_))
+    }
+
+    /// The string's bytes; none for a collection.
+    pub fn to_bytes(self) -> Cow<'a, [u8]> {
         match self {
-            Self::Int(_) => 0,
-            Self::Bytes(bytes) => allocation_bytes(bytes.len()),
+            Self::Int(number) => Cow::Owned(Decimal::new(number).as_bytes().to_vec()),
+            Self::Bytes(bytes) => Cow::Borrowed(bytes),
+            _ => Cow::Borrowed(&[]),
+        }
+    }
+
+    /// The string's length in bytes; 0 for a collection.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Int(number) => Decimal::new(number).as_bytes().len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it is no string of at least one byte.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy by itself.
+    pub fn to_value(self) -> Value {
+        match self {
+            Self::Int(number) => Value::Int(number),
+            Self::Bytes(bytes) => Value::Bytes(bytes.into()),
+            Self::Hash(hash) => Value::Hash(Box::new(hash.clone())),
+            Self::List(list) => Value::List(Box::new(list.clone())),
+            Self::Set(set) => Value::Set(Box::new(set.clone())),
+            Self::SortedSet(set) => Value::SortedSet(Box::new(set.clone())),
+        }
+    }
+
+    /// What a collection allocates, as [`super::memory`] counts; a string stands in its entry.
+    #[inline]
+    pub fn heap_bytes(self) -> u64 {
+        match self {
+            Self::Int(_) | Self::Bytes(_) => 0,
             Self::Hash(hash) => allocation_bytes(size_of::<Hash>()) + hash.heap_bytes(),
             Self::List(list) => allocation_bytes(size_of::<List>()) + list.heap_bytes(),
             Self::Set(set) => allocation_bytes(size_of::<Set>()) + set.heap_bytes(),
@@ -138,7 +212,7 @@ impl Value {
     }
 
     /// The name that `TYPE` gives.
-    pub fn type_name(&self) -> &'static str {
+    pub fn type_name(self) -> &'static str {
         match self {
             Self::Int(_) | Self::Bytes(_) => "string",
             Self::Hash(_) => "hash",
@@ -149,7 +223,7 @@ impl Value {
     }
 
     /// The name that `OBJECT ENCODING` gives.
-    pub fn encoding(&self) -> &'static str {
+    pub fn encoding(self) -> &'static str {
         match self {
             Self::Int(_) => "int",
             Self::Bytes(bytes) if bytes.len() <= 44 => "embstr",
@@ -193,50 +267,6 @@ impl AccessStamp {
     }
 }
 
-/// A value with what the store remembers of it.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// The value.
-    pub value: Value,
-    expires_at_ms: u64,
-    pub(super) accessed: AccessStamp,
-}
-
-impl Stored {
-    /// In place of a time of expiry: never. Keeps the field at eight bytes.
-    const NEVER: u64 = u64::MAX;
-
-    pub(super) fn new(value: Value, expires_at_ms: Option<u64>, now_ms: u64) -> Self {
-        Self {
-            value,
-            expires_at_ms: expires_at_ms.unwrap_or(Self::NEVER),
-            accessed: AccessStamp::at(now_ms),
-        }
-    }
-
-    /// When the entry ceases to exist, in milliseconds since the Unix epoch.
-    #[inline]
-    pub fn expires_at_ms(&self) -> Option<u64> {
-        (self.expires_at_ms != Self::NEVER).then_some(self.expires_at_ms)
-    }
-
-    /// Sets or takes away the time of expiry.
-    pub(super) fn set_expires_at_ms(&mut self, expires_at_ms: Option<u64>) {
-        self.expires_at_ms = expires_at_ms.unwrap_or(Self::NEVER);
-    }
-
-    /// Whether its time is over.
-    #[inline]
-    pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.expires_at_ms <= now_ms
-    }
-
-    /// How long ago it was last read or written.
-    pub fn idle_ms(&self, now_ms: u64) -> u64 {
-        self.accessed.age_ms(now_ms)
-    }
-}
-
 /// An entry as it travels: to another owner, or later to a replica or a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -246,4 +276,18 @@ pub struct Entry {
     pub value: Value,
     /// When it ceases to exist, in milliseconds since the Unix epoch; `None` for never.
     pub expires_at_ms: Option<u64>,
+    /// How long it has not been used, in milliseconds.
+    pub idle_ms: u64,
+}
+
+impl Entry {
+    /// A copy of an entry of the store.
+    pub fn of(stored: &Stored, now_ms: u64) -> Self {
+        Self {
+            key: stored.key().into(),
+            value: stored.value().to_value(),
+            expires_at_ms: stored.expires_at_ms(),
+            idle_ms: stored.idle_ms(now_ms),
+        }
+    }
 }

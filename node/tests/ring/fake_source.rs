@@ -88,6 +88,7 @@ impl Peer for FakeSource {
         let entry = |key: String| v1::Entry {
             key: key.into(),
             expires_at_ms: 0,
+            idle_ms: 0,
             value: Some(v1::entry::Value::Text("v".into())),
             continued: false,
         };
@@ -162,7 +163,7 @@ async fn pull(mut script: Script) -> (TestMember, Arc<Mutex<Script>>) {
 fn keys(target: &TestMember) -> Vec<String> {
     let guard = target.node.store.lock_slot(slot());
     guard
-        .snapshot()
+        .snapshot(0)
         .into_iter()
         .map(|entry| String::from_utf8(entry.key.into()).unwrap())
         .collect()

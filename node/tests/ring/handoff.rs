@@ -202,7 +202,7 @@ async fn collections_cross_as_they_are() {
         assert!(
             found.as_ref() == Some(value),
             "{} {number} is not what was written",
-            value.type_name()
+            value.as_ref().type_name()
         );
     }
 }

@@ -108,14 +108,14 @@ impl TestMember {
     /// The value of any type at a key.
     pub fn value(&self, slot: Slot, key: &[u8]) -> Option<Value> {
         let guard = self.node.store.lock_slot(slot);
-        guard.peek(key, NOW_MS).map(|stored| stored.value.clone())
+        guard.peek(key, NOW_MS).map(|stored| stored.value().to_value())
     }
 
     pub fn read(&self, slot: Slot, key: &[u8]) -> Option<Vec<u8>> {
         let guard = self.node.store.lock_slot(slot);
         guard
             .peek(key, NOW_MS)
-            .map(|stored| stored.value.to_bytes().into_owned())
+            .map(|stored| stored.value().to_bytes().into_owned())
     }
 
     /// Adopts a document, unless a peer has brought it already.

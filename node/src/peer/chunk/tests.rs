@@ -16,6 +16,7 @@ fn entry(key: usize, value: usize, expires_at_ms: Option<u64>) -> Entry {
         key: bytes(key, 0).into(),
         value: Value::from(bytes(value, 7)),
         expires_at_ms,
+        idle_ms: 7,
     }
 }
 
@@ -87,6 +88,7 @@ fn what_lacks_its_end_or_its_type_is_refused() {
     let part = |continued| v1::Entry {
         key: "k".into(),
         expires_at_ms: 0,
+        idle_ms: 0,
         value: Some(entry::Value::Text("v".into())),
         continued,
     };
@@ -162,12 +164,13 @@ proptest! {
             let part = v1::Entry {
                 key: Bytes::new(),
                 expires_at_ms: 0,
+                idle_ms: 0,
                 value: Some(wrap(bytes.into())),
                 continued: number < last,
             };
             let Ok(entries) = joiner.join(vec![part]) else { break };
             for entry in entries {
-                prop_assert!(entry.value.is_string() || entry.value.heap_bytes() > 0);
+                prop_assert!(entry.value.as_ref().is_string() || entry.value.as_ref().heap_bytes() > 0);
                 assert_comes_back(&[entry]);
             }
         }
@@ -179,6 +182,7 @@ fn what_is_no_collection_is_refused() {
     let part = |value, continued| v1::Entry {
         key: "k".into(),
         expires_at_ms: 0,
+        idle_ms: 0,
         value: Some(value),
         continued,
     };

@@ -230,11 +230,3 @@ fn forms_have_the_names_that_clients_know() {
     hash.set(b"f", &[b'x'; 65]);
     assert_eq!((hash.encoding(), hash.len()), ("hashtable", 1));
 }
-
-#[test]
-fn an_entry_is_as_small_as_a_string() {
-    use crate::store::memory::allocation_bytes;
-    use crate::store::slot_map::ENTRY_NODE_BYTES;
-    assert_eq!(size_of::<crate::store::Value>(), 24);
-    assert_eq!(allocation_bytes(ENTRY_NODE_BYTES), 80);
-}
