@@ -24,6 +24,7 @@ use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
 use crate::execute::{Context, execute};
+use crate::look_ahead::LookAhead;
 use crate::node::Node;
 use crate::resp::{Limits, Parser, Reply};
 use crate::session::Session;
@@ -99,21 +100,25 @@ impl Pipeline {
             self.reply.use_buffer(buffers::take_output());
         }
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
-        let mut consumed = 0;
+        let (mut consumed, mut ahead) = (0, LookAhead::new());
         while !self.session.closing {
             if self.unsent().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.blocked = true;
                 break;
             }
-            let rest = &self.input[consumed..];
             let limits = Limits {
                 authenticated: self.session.authenticated,
                 bulk_bytes_max,
             };
-            match self.parser.advance(rest, limits) {
+            match ahead.next(
+                &mut self.parser,
+                &self.input[consumed..],
+                limits,
+                &self.node.store,
+            ) {
                 Ok(None) => break,
-                Ok(Some(len)) => {
-                    let args = self.parser.args(rest);
+                Ok(Some(command)) => {
+                    let args = command.args(&self.parser, &self.input[consumed..]);
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
                         let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
@@ -128,8 +133,8 @@ impl Pipeline {
                             &mut self.reply,
                         );
                     }
-                    self.parser.finish();
-                    consumed += len;
+                    consumed += command.len;
+                    ahead.done(&mut self.parser);
                 }
                 Err(error) => {
                     self.stats.protocol_errors.add(1);
@@ -139,6 +144,7 @@ impl Pipeline {
                 }
             }
         }
+        ahead.end(&mut self.parser);
         if self.session.closing {
             self.input.clear();
         } else {

@@ -16,6 +16,7 @@ pub mod execute;
 pub mod fuzzing;
 pub mod http;
 pub mod logging;
+mod look_ahead;
 pub mod metrics;
 pub mod node;
 pub mod peer;

@@ -10,5 +10,5 @@ pub mod number;
 pub mod parser;
 pub mod reply;
 
-pub use parser::{Args, Limits, OwnedArgs, Parser, ProtocolError};
+pub use parser::{Args, Kept, Limits, OwnedArgs, Parser, ProtocolError};
 pub use reply::Reply;

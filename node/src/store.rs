@@ -1,8 +1,8 @@
 //! One keyspace, sharded by slot, within a budget of bytes.
 //!
-//! Every slot has a map of its own ([`slot_map`]); 16 slots share a lock. Whoever holds a [`SlotGuard`] has the
-//! slot to itself, and so a transaction on one slot takes one lock. A thread never holds two guards: two
-//! slots may share a lock, and there is no order between locks.
+//! Every slot has a map of its own ([`slot_map`]) behind a lock of its own, in one cache line. Whoever holds a
+//! [`SlotGuard`] has the slot to itself, and so a transaction on one slot takes one lock. A thread never holds
+//! two guards: there is no order between locks.
 //!
 //! The store counts what its entries cost ([`memory`]) and evicts, at the caller's call, by a policy over samples
 //! of all slots ([`eviction`]). Time is an argument. An entry whose time is over does not exist for any reader
@@ -16,12 +16,15 @@ mod bitmap;
 pub mod collections;
 mod eviction;
 mod guard;
+mod index;
 pub mod memory;
+mod prefetch;
 mod slot_map;
 mod stored;
 mod value;
 mod watch;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use annulus_ring::{SLOT_COUNT, Slot};
@@ -37,12 +40,15 @@ pub use value::{AccessStamp, Collection, Entry, Text, Value, ValueRef, WrongType
 pub use watch::WatchFlag;
 use watch::Watches;
 
-/// Slots that share a lock.
+/// Slots that are made together when one of them is first used: a keyspace with few keys stays small.
 const SHARD_SLOTS: usize = 16;
 const SHARDS: usize = SLOT_COUNT as usize / SHARD_SLOTS;
 
 /// Entries that are looked at for each eviction.
 const EVICTION_SAMPLE: usize = 8;
+
+/// Keys that [`Store::prefetch`] takes at once.
+pub const PREFETCH_MAX: usize = 16;
 
 /// Slots that one sweep looks at, at most.
 const SWEEP_SLOTS_MAX: usize = 4096;
@@ -56,29 +62,18 @@ pub struct StoreOptions {
     pub eviction: EvictionPolicy,
 }
 
-/// A shard without entries allocates nothing.
+/// A slot on a cache line of its own: what finds its entries is fetched at once with its lock.
 #[derive(Default)]
-struct Shard(Option<Box<[SlotMap; SHARD_SLOTS]>>);
+#[repr(align(64))]
+struct SlotLine(Mutex<SlotMap>);
 
-impl Shard {
-    fn slot(&self, slot: Slot) -> Option<&SlotMap> {
-        self.0.as_ref().map(|slots| &slots[slot.index() % SHARD_SLOTS])
-    }
+const _: () = assert!(size_of::<SlotLine>() == 64);
 
-    fn get_mut(&mut self, slot: Slot) -> Option<&mut SlotMap> {
-        self.0
-            .as_mut()
-            .map(|slots| &mut slots[slot.index() % SHARD_SLOTS])
-    }
-
-    fn slot_mut(&mut self, slot: Slot) -> &mut SlotMap {
-        &mut self.0.get_or_insert_default()[slot.index() % SHARD_SLOTS]
-    }
-}
+type Shard = OnceLock<Box<[SlotLine; SHARD_SLOTS]>>;
 
 /// One keyspace.
 pub struct Store {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Shard]>,
     budget_bytes: u64,
     eviction: EvictionPolicy,
     /// Who will be evicted next. It is locked before any slot.
@@ -102,7 +97,7 @@ impl Store {
     /// An empty keyspace.
     pub fn new(options: StoreOptions) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             budget_bytes: options.budget_bytes,
             eviction: options.eviction,
             pool: Mutex::default(),
@@ -120,7 +115,41 @@ impl Store {
     /// Takes the slot for as long as the guard lives. A thread that holds a guard must not take another.
     #[inline]
     pub fn lock_slot(&self, slot: Slot) -> SlotGuard<'_> {
-        SlotGuard::new(self, slot, self.shards[slot.index() / SHARD_SLOTS].lock())
+        let shard = self.shards[slot.index() / SHARD_SLOTS].get_or_init(Box::default);
+        SlotGuard::new(self, slot, shard[slot.index() % SHARD_SLOTS].0.lock())
+    }
+
+    /// Has the processor fetch what commands on these keys will look at, all of them at the same time. A look-up
+    /// waits for memory three times in a row, each time for what the last one pointed to; several look-ups at
+    /// once wait no longer than one.
+    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let mut wanted = [(Slot::ZERO, 0); PREFETCH_MAX];
+        let mut count = 0;
+        for (place, key) in wanted.iter_mut().zip(keys) {
+            *place = (Slot::for_key(key), self.hasher.hash(key));
+            if let Some(map) = self.map_of(place.0) {
+                prefetch::prefetch(map);
+            }
+            count += 1;
+        }
+        // A slot that is locked is being used, so that it is at hand already.
+        for (slot, hash) in &wanted[..count] {
+            if let Some(map) = self.map_of(*slot).and_then(Mutex::try_lock) {
+                map.prefetch(*hash);
+            }
+        }
+        for (slot, hash) in &wanted[..count] {
+            if let Some(map) = self.map_of(*slot).and_then(Mutex::try_lock) {
+                map.prefetch_entry(*hash);
+            }
+        }
+    }
+
+    /// The slot's entries, if any slot of its shard was ever used.
+    #[inline]
+    fn map_of(&self, slot: Slot) -> Option<&Mutex<SlotMap>> {
+        let shard = self.shards[slot.index() / SHARD_SLOTS].get()?;
+        Some(&shard[slot.index() % SHARD_SLOTS].0)
     }
 
     /// What the entries cost now.
@@ -146,18 +175,12 @@ impl Store {
 
     /// How many entries a slot holds, in the same sense.
     pub fn slot_len(&self, slot: Slot) -> usize {
-        self.shards[slot.index() / SHARD_SLOTS]
-            .lock()
-            .slot(slot)
-            .map_or(0, SlotMap::len)
+        self.map_of(slot).map_or(0, |map| map.lock().len())
     }
 
     /// What a slot's entries cost.
     pub fn slot_bytes(&self, slot: Slot) -> u64 {
-        self.shards[slot.index() / SHARD_SLOTS]
-            .lock()
-            .slot(slot)
-            .map_or(0, SlotMap::bytes)
+        self.map_of(slot).map_or(0, |map| map.lock().bytes())
     }
 
     /// How many entries have a time of expiry. Looks at every slot that has such entries.
@@ -165,8 +188,7 @@ impl Store {
         let mut keys = 0;
         let mut next = self.volatile.next_from(Slot::ZERO);
         while let Some(slot) = next {
-            let shard = self.shards[slot.index() / SHARD_SLOTS].lock();
-            keys += shard.slot(slot).map_or(0, SlotMap::volatile) as u64;
+            keys += self.map_of(slot).map_or(0, |map| map.lock().volatile()) as u64;
             next = following(slot).and_then(|slot| self.volatile.next_from(slot));
         }
         keys
@@ -238,13 +260,8 @@ impl Store {
                 return;
             };
             let random = self.random();
-            let shard = self.shards[slot.index() / SHARD_SLOTS].lock();
-            for stored in shard
-                .slot(slot)
-                .into_iter()
-                .flat_map(|map| map.sample(random))
-                .take(wanted)
-            {
+            let Some(map) = self.map_of(slot) else { return };
+            for stored in map.lock().sample(random).take(wanted) {
                 wanted -= 1;
                 pool.offer(Candidate {
                     priority: self.eviction.priority(stored, now_ms),

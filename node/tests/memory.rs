@@ -165,7 +165,11 @@ fn the_formula_is_close_to_the_allocator() {
         store.clear();
         assert_eq!(store.used_bytes(), 0, "{}", case.name);
         let left = TAKEN_BYTES.load(Ordering::Relaxed).saturating_sub(before);
-        assert!(left <= SHARDS_BYTES, "{}: {left} bytes are left behind", case.name);
+        assert!(
+            left <= SHARDS_BYTES,
+            "{}: {left} bytes are left behind",
+            case.name
+        );
     }
 }
 

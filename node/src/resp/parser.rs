@@ -215,13 +215,25 @@ enum State {
     Bulk { left: usize, len: usize },
 }
 
+/// A command that was read and is to be executed later.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Where its arguments begin and end among those of all kept commands, each of which has at most
+    /// [`Limits::ARGS_MAX`].
+    first_span: u32,
+    end_span: u32,
+}
+
 /// Reads one command after the other.
 #[derive(Debug)]
 pub struct Parser {
     state: State,
     /// Bytes of the command that are done with.
     position: usize,
+    /// The arguments of the commands that are kept, and of the one that is being read.
     spans: Vec<Span>,
+    /// Where those of the one that is being read begin.
+    first_span: usize,
     /// The words of a plain line, unescaped; spans refer to it when `is_inline`.
     inline_text: Vec<u8>,
     is_inline: bool,
@@ -240,6 +252,7 @@ impl Parser {
             state: State::Start,
             position: 0,
             spans: Vec::new(),
+            first_span: 0,
             inline_text: Vec::new(),
             is_inline: false,
         }
@@ -298,15 +311,47 @@ impl Parser {
     pub fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
         Args {
             text: if self.is_inline { &self.inline_text } else { input },
-            spans: &self.spans,
+            spans: &self.spans[self.first_span..],
         }
     }
 
-    /// Makes ready for the command behind the one that was completed.
+    /// Keeps the command that was just completed for later, and makes ready for the one behind it. `None` for a
+    /// plain line, of which there can be only one: it is to be executed before more is read.
+    #[inline]
+    pub fn keep(&mut self) -> Option<Kept> {
+        if self.is_inline {
+            return None;
+        }
+        let first_span = u32::try_from(self.first_span).ok()?;
+        let end_span = u32::try_from(self.spans.len()).ok()?;
+        self.first_span = self.spans.len();
+        self.state = State::Start;
+        self.position = 0;
+        Some(Kept { first_span, end_span })
+    }
+
+    /// The arguments of a kept command that `input` begins with.
+    #[inline]
+    pub fn kept_args<'a>(&'a self, kept: Kept, input: &'a [u8]) -> Args<'a> {
+        Args {
+            text: input,
+            spans: &self.spans[kept.first_span as usize..kept.end_span as usize],
+        }
+    }
+
+    /// Forgets the kept commands, and goes on with the one that is being read.
+    #[inline]
+    pub fn forget_kept(&mut self) {
+        self.spans.drain(..self.first_span);
+        self.first_span = 0;
+    }
+
+    /// Makes ready for the command behind the one that was completed, and forgets the kept ones.
     #[inline]
     pub fn finish(&mut self) {
         self.state = State::Start;
         self.position = 0;
+        self.first_span = 0;
         self.spans.clear();
         if self.is_inline {
             self.is_inline = false;

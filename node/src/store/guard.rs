@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use annulus_ring::Slot;
 use parking_lot::MutexGuard;
 
+use super::Store;
 use super::slot_map::{Place, SlotMap};
 use super::stored::Stored;
 use super::value::{AccessStamp, Collection, Entry, Text, Value, WrongType};
 use super::watch::WatchFlag;
-use super::{Shard, Store};
 
 /// An entry that alone would take more than the whole budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,7 @@ pub struct Tally {
 pub struct SlotGuard<'a> {
     store: &'a Store,
     slot: Slot,
-    shard: MutexGuard<'a, Shard>,
+    map: MutexGuard<'a, SlotMap>,
     before: Before,
     tally: Tally,
     touches: bool,
@@ -54,30 +54,23 @@ struct Before {
 }
 
 impl Before {
-    fn of(map: Option<&SlotMap>) -> Self {
-        map.map_or(
-            Self {
-                bytes: 0,
-                len: 0,
-                volatile: 0,
-            },
-            |map| Self {
-                bytes: map.bytes(),
-                len: map.len(),
-                volatile: map.volatile(),
-            },
-        )
+    fn of(map: &SlotMap) -> Self {
+        Self {
+            bytes: map.bytes(),
+            len: map.len(),
+            volatile: map.volatile(),
+        }
     }
 }
 
 impl<'a> SlotGuard<'a> {
     #[inline]
-    pub(super) fn new(store: &'a Store, slot: Slot, shard: MutexGuard<'a, Shard>) -> Self {
-        let before = Before::of(shard.slot(slot));
+    pub(super) fn new(store: &'a Store, slot: Slot, map: MutexGuard<'a, SlotMap>) -> Self {
+        let before = Before::of(&map);
         Self {
             store,
             slot,
-            shard,
+            map,
             before,
             tally: Tally::default(),
             touches: true,
@@ -91,7 +84,7 @@ impl<'a> SlotGuard<'a> {
 
     /// How many entries it holds, those included whose time is over and who have not been removed yet.
     pub fn len(&self) -> usize {
-        self.shard.slot(self.slot).map_or(0, SlotMap::len)
+        self.map.len()
     }
 
     /// Whether it holds none.
@@ -101,7 +94,7 @@ impl<'a> SlotGuard<'a> {
 
     /// What its entries cost.
     pub fn bytes(&self) -> u64 {
-        self.shard.slot(self.slot).map_or(0, SlotMap::bytes)
+        self.map.bytes()
     }
 
     /// The counts since the last call.
@@ -124,7 +117,7 @@ impl<'a> SlotGuard<'a> {
             self.tally.misses += 1;
         }
         let touches = self.touches;
-        let stored = self.map()?.get_mut(found?)?;
+        let stored = self.map.get_mut(found?)?;
         if touches {
             stored.set_accessed(AccessStamp::at(now_ms));
         }
@@ -135,7 +128,7 @@ impl<'a> SlotGuard<'a> {
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
         let found = self.live(key, now_ms)?;
-        let stored = self.map()?.get_mut(found)?;
+        let stored = self.map.get_mut(found)?;
         stored.set_accessed(AccessStamp::at(now_ms));
         Some(stored)
     }
@@ -143,9 +136,8 @@ impl<'a> SlotGuard<'a> {
     /// The entry without any trace of the look: neither counted nor more recent.
     #[inline]
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let map = self.shard.slot(self.slot)?;
-        map.get(map.find(self.store.hasher.hash(key), key)?)
-            .filter(|stored| !stored.is_expired(now_ms))
+        let place = self.map.find(self.store.hasher.hash(key), key)?;
+        self.map.get(place).filter(|stored| !stored.is_expired(now_ms))
     }
 
     /// [`Self::peek`], counted as hit or miss.
@@ -154,7 +146,7 @@ impl<'a> SlotGuard<'a> {
         let found = self.live(key, now_ms);
         self.tally.hits += u64::from(found.is_some());
         self.tally.misses += u64::from(found.is_none());
-        self.map()?.get(found?)
+        self.map.get(found?)
     }
 
     /// Whether an entry with a key and a string of these lengths can be kept at all.
@@ -229,12 +221,12 @@ impl<'a> SlotGuard<'a> {
     fn set_text(&mut self, key: &[u8], text: Text<'_>, expires_at_ms: Option<u64>, now_ms: u64) {
         let hash = self.store.hasher.hash(key);
         let accessed = AccessStamp::at(now_ms);
-        let map = self.shard.slot_mut(self.slot);
-        if let Some(place) = map.find(hash, key) {
-            map.update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
+        if let Some(place) = self.map.find(hash, key) {
+            self.map
+                .update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
         } else {
             let stored = Stored::string(key, text, expires_at_ms, accessed);
-            map.insert(hash, stored, &self.store.hasher);
+            self.map.insert(hash, stored);
         }
         self.note_change(key);
     }
@@ -243,11 +235,10 @@ impl<'a> SlotGuard<'a> {
     fn put(&mut self, stored: Stored) {
         let hash = self.store.hasher.hash(stored.key());
         self.note_change(stored.key());
-        let map = self.shard.slot_mut(self.slot);
-        if let Some(place) = map.find(hash, stored.key()) {
-            map.update(place, |old| *old = stored);
+        if let Some(place) = self.map.find(hash, stored.key()) {
+            self.map.update(place, |old| old.replace_with(stored));
         } else {
-            map.insert(hash, stored, &self.store.hasher);
+            self.map.insert(hash, stored);
         }
     }
 
@@ -293,7 +284,7 @@ impl<'a> SlotGuard<'a> {
     #[inline]
     fn change<R>(&mut self, key: &[u8], now_ms: u64, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
         let place = self.live(key, now_ms)?;
-        let result = self.map()?.update(place, change);
+        let result = self.map.update(place, change);
         self.note_change(key);
         result
     }
@@ -315,13 +306,11 @@ impl<'a> SlotGuard<'a> {
             }
             return Ok(result);
         };
-        let changed = self.map().and_then(|map| {
-            map.update(place, |stored| {
-                stored.set_accessed(accessed);
-                let collection = C::of_mut(stored.collection_mut()?)?;
-                let result = change(collection);
-                Some((result, collection.is_empty()))
-            })
+        let changed = self.map.update(place, |stored| {
+            stored.set_accessed(accessed);
+            let collection = C::of_mut(stored.collection_mut()?)?;
+            let result = change(collection);
+            Some((result, collection.is_empty()))
         });
         let (result, is_empty) = changed.flatten().ok_or(WrongType)?;
         if is_empty {
@@ -350,18 +339,14 @@ impl<'a> SlotGuard<'a> {
     }
 
     fn remove_at(&mut self, place: Place) -> Option<Stored> {
-        let hasher = &self.store.hasher;
-        let removed = self.shard.slot_mut(self.slot).remove(place, hasher)?;
+        let removed = self.map.remove(place)?;
         self.note_change(removed.key());
         Some(removed)
     }
 
     /// Removes an entry with that hash for which `is_it` holds.
     pub(super) fn remove_hashed(&mut self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> bool {
-        let found = self.shard.slot(self.slot).and_then(|map| {
-            let mut same_hash = map.with_hash(hash);
-            same_hash.find(|(_, stored)| is_it(stored))
-        });
+        let found = self.map.with_hash(hash).find(|(_, stored)| is_it(stored));
         let place = found.map(|(place, _)| place);
         place.and_then(|place| self.remove_at(place)).is_some()
     }
@@ -374,14 +359,12 @@ impl<'a> SlotGuard<'a> {
 
     /// Every entry that has not expired, in no order.
     pub fn iter(&self, now_ms: u64) -> impl Iterator<Item = &Stored> {
-        let entries = self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter);
-        entries.filter(move |stored| !stored.is_expired(now_ms))
+        self.map.iter().filter(move |stored| !stored.is_expired(now_ms))
     }
 
     /// A copy of every entry, expired ones too, in no order.
     pub fn snapshot(&self, now_ms: u64) -> Vec<Entry> {
-        let entries = self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter);
-        entries.map(|stored| Entry::of(stored, now_ms)).collect()
+        self.map.iter().map(|stored| Entry::of(stored, now_ms)).collect()
     }
 
     /// Removes every entry, and says how many there were.
@@ -392,15 +375,13 @@ impl<'a> SlotGuard<'a> {
                 let was_there = |key: &[u8]| self.peek(key, 0).is_some();
                 self.store.watches.changed_where(self.slot, was_there);
             }
-            self.shard.slot_mut(self.slot).clear();
+            self.map.clear();
         }
         removed
     }
 
     pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
-        self.shard
-            .slot(self.slot)
-            .is_some_and(|map| map.expiry_first_ms() <= now_ms)
+        self.map.expiry_first_ms() <= now_ms
     }
 
     pub(super) fn remove_expired(&mut self, now_ms: u64) -> usize {
@@ -408,9 +389,7 @@ impl<'a> SlotGuard<'a> {
             let is_over = |key: &[u8]| self.peek(key, 0).is_some() && self.peek(key, now_ms).is_none();
             self.store.watches.changed_where(self.slot, is_over);
         }
-        self.shard
-            .slot_mut(self.slot)
-            .remove_expired(now_ms, &self.store.hasher)
+        self.map.remove_expired(now_ms)
     }
 
     /// Marks the flag when that key changes from now on, in whatever way.
@@ -446,12 +425,6 @@ impl<'a> SlotGuard<'a> {
         used_bytes.saturating_sub(self.store.budget_bytes)
     }
 
-    /// The slot's entries; a slot that never had one is not made for a look.
-    #[inline]
-    fn map(&mut self) -> Option<&mut SlotMap> {
-        self.shard.get_mut(self.slot)
-    }
-
     /// Removes the entry if its time is over.
     pub fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
         self.live(key, now_ms);
@@ -460,9 +433,8 @@ impl<'a> SlotGuard<'a> {
     /// Where the entry is; one whose time is over is removed.
     #[inline]
     fn live(&mut self, key: &[u8], now_ms: u64) -> Option<Place> {
-        let map = self.shard.slot(self.slot)?;
-        let place = map.find(self.store.hasher.hash(key), key)?;
-        if map.get(place)?.is_expired(now_ms) {
+        let place = self.map.find(self.store.hasher.hash(key), key)?;
+        if self.map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
             self.remove_at(place);
             return None;
@@ -475,7 +447,7 @@ impl Drop for SlotGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         let Before { bytes, len, volatile } = self.before;
-        let after = Before::of(self.shard.slot(self.slot));
+        let after = Before::of(&self.map);
         // Differences wrap, and so does the sum: what matters is the sum of all of them.
         if after.bytes != bytes {
             self.store

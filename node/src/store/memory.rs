@@ -1,8 +1,7 @@
 //! What entries cost in memory: the formula that the budget counts with.
 //!
 //! An entry costs what the allocator takes for the one piece of memory that header, key and string stand in
-//! ([`super::Stored`]), and a slot costs its index: a table with a power of two of buckets, at most 7/8 full, 9
-//! bytes a bucket. `allocation_bytes` follows the GNU allocator on 64 bits: a chunk has 8 bytes of its own, is a
+//! ([`super::Stored`]), and a slot costs its index, 8 bytes a bucket. `allocation_bytes` follows the GNU allocator on 64 bits: a chunk has 8 bytes of its own, is a
 //! multiple of 16 and at least 32; from 128 KiB a request gets pages of its own.
 //!
 //! A collection costs each of its allocations by the same formula, with the room in it that is not used yet; it

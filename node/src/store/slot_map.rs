@@ -7,10 +7,11 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
+use super::index::Index;
+pub(super) use super::index::Place;
 use super::memory::allocation_bytes;
-use super::stored::Stored;
+use super::stored::{Stored, Tag};
 
 /// Hashes keys, with a seed that is the store's own.
 #[derive(Clone, Default)]
@@ -25,16 +26,9 @@ impl KeyHasher {
     }
 }
 
-/// Where an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(usize);
-
 /// The entries of one slot. It allocates nothing while it is empty.
-///
-/// A cache line holds all of it but the entries and their index.
-#[repr(align(64))]
 pub(super) struct SlotMap {
-    index: HashTable<Stored>,
+    index: Index,
     entry_bytes: u64,
     volatile: usize,
     /// No entry expires before this moment.
@@ -44,7 +38,7 @@ pub(super) struct SlotMap {
 impl Default for SlotMap {
     fn default() -> Self {
         Self {
-            index: HashTable::new(),
+            index: Index::default(),
             entry_bytes: 0,
             volatile: 0,
             expiry_first_ms: u64::MAX,
@@ -53,9 +47,6 @@ impl Default for SlotMap {
 }
 
 impl SlotMap {
-    /// An index with fewer buckets is not made smaller.
-    const SHRUNK_BUCKETS_MIN: usize = 64;
-
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.index.len()
@@ -64,7 +55,7 @@ impl SlotMap {
     /// What the entries and their index take; the slot's own line belongs to the store.
     #[inline]
     pub(super) fn bytes(&self) -> u64 {
-        self.entry_bytes + allocation_bytes(self.index.allocation_size())
+        self.entry_bytes + allocation_bytes(self.index.allocated_bytes())
     }
 
     #[inline]
@@ -80,26 +71,24 @@ impl SlotMap {
     /// Where the entry of that key is, expired or not.
     #[inline]
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
-        self.index
-            .find_bucket_index(hash, |stored| stored.key() == key)
-            .map(Place)
+        self.index.find(Tag::of(hash), key)
     }
 
     #[inline]
     pub(super) fn get(&self, place: Place) -> Option<&Stored> {
-        self.index.get_bucket(place.0)
+        self.index.get(place)
     }
 
     /// The entry, to change what doesn't change its cost nor its time of expiry.
     #[inline]
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Stored> {
-        self.index.get_bucket_mut(place.0)
+        self.index.get_mut(place)
     }
 
     /// Changes an entry in any way but its key.
     #[inline]
     pub(super) fn update<R>(&mut self, place: Place, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
-        let stored = self.index.get_bucket_mut(place.0)?;
+        let stored = self.index.get_mut(place)?;
         self.entry_bytes -= stored.cost();
         self.volatile -= usize::from(stored.expires_at_ms().is_some());
         let result = change(stored);
@@ -111,23 +100,22 @@ impl SlotMap {
 
     /// Adds an entry whose key is not there.
     #[inline]
-    pub(super) fn insert(&mut self, hash: u64, stored: Stored, hasher: &KeyHasher) {
+    pub(super) fn insert(&mut self, hash: u64, stored: Stored) {
         self.entry_bytes += stored.cost();
         self.note_expiry(stored.expires_at_ms());
-        self.index
-            .insert_unique(hash, stored, |stored| hasher.hash(stored.key()));
+        self.index.insert(Tag::of(hash), stored);
     }
 
-    pub(super) fn remove(&mut self, place: Place, hasher: &KeyHasher) -> Option<Stored> {
-        let (stored, _) = self.index.get_bucket_entry(place.0).ok()?.remove();
+    pub(super) fn remove(&mut self, place: Place) -> Option<Stored> {
+        let stored = self.index.remove(place)?;
         self.entry_bytes -= stored.cost();
         self.volatile -= usize::from(stored.expires_at_ms().is_some());
-        self.shrink(hasher);
+        self.forget_if_empty();
         Some(stored)
     }
 
     /// Removes every entry whose time is over, and says how many those were.
-    pub(super) fn remove_expired(&mut self, now_ms: u64, hasher: &KeyHasher) -> usize {
+    pub(super) fn remove_expired(&mut self, now_ms: u64) -> usize {
         if self.expiry_first_ms > now_ms {
             return 0;
         }
@@ -146,7 +134,7 @@ impl SlotMap {
         self.entry_bytes -= bytes;
         self.volatile -= removed;
         self.expiry_first_ms = first_ms;
-        self.shrink(hasher);
+        self.forget_if_empty();
         removed
     }
 
@@ -159,32 +147,31 @@ impl SlotMap {
         self.index.iter()
     }
 
-    /// Entries from a place that `random` gives, with their places' order.
+    /// The entries from a place that `random` gives, and on around.
     pub(super) fn sample(&self, random: u64) -> impl Iterator<Item = &Stored> {
-        let buckets = self.index.num_buckets();
-        // The remainder is below a length, so that it is one.
-        let begin = usize::try_from(random % buckets.max(1) as u64).unwrap_or(0);
-        (begin..buckets)
-            .chain(0..begin)
-            .filter_map(|bucket| self.index.get_bucket(bucket))
+        self.index.sample(random)
     }
 
-    /// The entries with that hash: nearly always one, or none.
+    /// The entries whose hash begins like that one: nearly always one, or none.
     pub(super) fn with_hash(&self, hash: u64) -> impl Iterator<Item = (Place, &Stored)> {
-        self.index
-            .iter_hash_buckets(hash)
-            .filter_map(|bucket| Some((Place(bucket), self.index.get_bucket(bucket)?)))
+        self.index.with_tag(Tag::of(hash))
     }
 
-    /// Gives back what the index has too much, at a length far from where it would grow again.
-    fn shrink(&mut self, hasher: &KeyHasher) {
-        if self.index.is_empty() {
-            self.clear();
-        } else if self.index.num_buckets() >= Self::SHRUNK_BUCKETS_MIN
-            && self.index.len() * 8 <= self.index.num_buckets()
-        {
-            self.index
-                .shrink_to(self.index.len() * 2, |stored| hasher.hash(stored.key()));
+    /// Has the processor fetch what a search begins with.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        self.index.prefetch(Tag::of(hash));
+    }
+
+    /// Has the processor fetch what a search finds.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: u64) {
+        self.index.prefetch_entry(Tag::of(hash));
+    }
+
+    fn forget_if_empty(&mut self) {
+        if self.index.len() == 0 {
+            self.expiry_first_ms = u64::MAX;
         }
     }
 

@@ -22,16 +22,47 @@ mod shape;
 use std::alloc::{self, Layout};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::num::NonZero;
 use std::ptr::NonNull;
 
 use self::shape::{FORM_MASK, Form, HAS_EXPIRY, KEY_LEN_AT, LONG_KEY, RANK_SHIFT, Shape, TAG_AT, WORD};
 use super::collections::{Hash, List, Set, SortedSet};
 use super::memory::allocation_bytes;
+use super::prefetch::prefetch;
 use super::value::{AccessStamp, CollectionMut, Text, Value, ValueRef};
 use crate::resp::number::Decimal;
 
+/// The bits of a pointer that are an address.
+const ADDRESS_MASK: usize = 0x0000_ffff_ffff_fff0;
+
+const _: () = assert!(
+    size_of::<usize>() == WORD,
+    "the tag is where 64-bit addresses leave room"
+);
+
+/// Twenty bits of a key's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tag(u32);
+
+impl Tag {
+    const BITS: u32 = 20;
+
+    /// The tag in a hash.
+    #[inline]
+    pub(super) fn of(hash: u64) -> Self {
+        Self((hash >> (u64::BITS - Self::BITS)) as u32)
+    }
+
+    /// A number below `end`, in proportion to the tag; 0 for none.
+    #[inline]
+    pub(super) fn scaled(self, end: usize) -> usize {
+        (self.0 as usize * end) >> Self::BITS
+    }
+}
+
 /// An entry.
 pub struct Stored {
+    /// Allocations are aligned to 16 bytes and addresses have 48 bits: the 20 bits around hold the [`Tag`].
     start: NonNull<u8>,
     /// A collection is owned.
     owns: PhantomData<Value>,
@@ -118,6 +149,11 @@ impl Stored {
         let Some(start) = NonNull::new(unsafe { alloc::alloc(layout) }) else {
             alloc::handle_alloc_error(layout)
         };
+        assert_eq!(
+            start.addr().get() & !ADDRESS_MASK,
+            0,
+            "an address has no room for a tag"
+        );
         let stored = Self {
             start,
             owns: PhantomData,
@@ -134,7 +170,7 @@ impl Stored {
             if let Some(expires_at_ms) = expires_at_ms {
                 stored.write(shape.expiry_at(), expires_at_ms);
             }
-            let key_at = stored.start.as_ptr().add(shape.key_at());
+            let key_at = stored.start().add(shape.key_at());
             key_at.copy_from_nonoverlapping(key.as_ptr(), key.len());
         }
         stored.write_len(shape, len);
@@ -167,7 +203,7 @@ impl Stored {
             match text {
                 Text::Int(number) => self.write(at, number),
                 Text::Bytes(bytes) => {
-                    let to = self.start.as_ptr().add(at);
+                    let to = self.start().add(at);
                     to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
                 }
             }
@@ -179,7 +215,7 @@ impl Stored {
     pub fn key(&self) -> &[u8] {
         let shape = self.shape();
         // SAFETY: the key was written there with this length.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(shape.key_at()), self.key_len(shape)) }
+        unsafe { std::slice::from_raw_parts(self.start().add(shape.key_at()), self.key_len(shape)) }
     }
 
     /// The value.
@@ -229,9 +265,7 @@ impl Stored {
             self.overwrite_expiry(expires_at_ms);
             self.write_text(text);
         } else {
-            let rank = self.rank();
-            *self = Self::string(self.key(), text, expires_at_ms, accessed);
-            self.set_rank(rank);
+            self.replace_with(Self::string(self.key(), text, expires_at_ms, accessed));
         }
     }
 
@@ -265,21 +299,31 @@ impl Stored {
             self.overwrite_expiry(expires_at_ms);
             return;
         }
-        let (accessed, rank) = (self.accessed(), self.rank());
+        let accessed = self.accessed();
         let text = match self.value() {
             ValueRef::Int(number) => Some(Text::Int(number)),
             ValueRef::Bytes(bytes) => Some(Text::Bytes(bytes)),
             _ => None,
         };
-        *self = if let Some(text) = text {
-            Self::string(self.key(), text, expires_at_ms, accessed)
-        } else {
-            let key = Box::<[u8]>::from(self.key());
-            // Another entry stands in while the collection moves from the old one to the new one.
-            let old = std::mem::replace(self, Self::string(&[], Text::Int(0), None, accessed));
-            Self::new(&key, old.into_value(), expires_at_ms, accessed)
-        };
-        self.set_rank(rank);
+        if let Some(text) = text {
+            self.replace_with(Self::string(self.key(), text, expires_at_ms, accessed));
+            return;
+        }
+        let key = Box::<[u8]>::from(self.key());
+        // Another entry stands in while the collection moves from the old one to the new one.
+        let mut old = Self::string(&[], Text::Int(0), None, accessed);
+        old.set_tag(self.tag());
+        old.set_rank(self.rank());
+        std::mem::swap(self, &mut old);
+        self.replace_with(Self::new(&key, old.into_value(), expires_at_ms, accessed));
+    }
+
+    /// Takes the place of another entry of the same key, with what is kept for index and eviction.
+    #[inline]
+    pub(super) fn replace_with(&mut self, mut other: Self) {
+        other.set_tag(self.tag());
+        other.set_rank(self.rank());
+        *self = other;
     }
 
     /// Writes the time of expiry where there is room for one; does nothing without one.
@@ -321,12 +365,12 @@ impl Stored {
     /// A number from 0 to 7 that the eviction policy keeps here.
     #[inline]
     pub(super) fn rank(&self) -> u8 {
-        self.tag() >> RANK_SHIFT
+        self.header_tag() >> RANK_SHIFT
     }
 
     #[inline]
     pub(super) fn set_rank(&mut self, rank: u8) {
-        let tag = (self.tag() & (HAS_EXPIRY | LONG_KEY | FORM_MASK)) | (rank << RANK_SHIFT);
+        let tag = (self.header_tag() & (HAS_EXPIRY | LONG_KEY | FORM_MASK)) | (rank << RANK_SHIFT);
         // SAFETY: every header has a tag, and the shape in it stays what it was.
         unsafe { self.write(TAG_AT, tag) };
     }
@@ -353,7 +397,7 @@ impl Stored {
         // used no more.
         unsafe {
             let value = entry.take_collection(form, at);
-            alloc::dealloc(entry.start.as_ptr(), layout(entry.size()));
+            alloc::dealloc(entry.start(), layout(entry.size()));
             value
         }
     }
@@ -376,15 +420,48 @@ impl Stored {
         }
     }
 
+    /// The address of the allocation.
     #[inline]
-    fn tag(&self) -> u8 {
-        // SAFETY: every header has a tag.
+    fn start(&self) -> *mut u8 {
+        self.start.as_ptr().map_addr(|address| address & ADDRESS_MASK)
+    }
+
+    /// What [`set_tag`](Self::set_tag) wrote last.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "twenty bits are left")]
+    pub(super) fn tag(&self) -> Tag {
+        let address = self.start.addr().get();
+        Tag((((address >> 48) << 4) | (address & 0xf)) as u32)
+    }
+
+    /// Keeps some bits of the key's hash beside the pointer, where a search finds them without a look at the entry.
+    #[inline]
+    pub(super) fn set_tag(&mut self, tag: Tag) {
+        let tag = tag.0 as usize;
+        self.start = self.start.map_addr(|address| {
+            let tagged = (address.get() & ADDRESS_MASK) | ((tag >> 4) << 48) | (tag & 0xf);
+            // An address is not 0 with or without a tag.
+            NonZero::new(tagged).unwrap_or(address)
+        });
+    }
+
+    /// Has the processor fetch header, key and the beginning of the value.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        const LINE: usize = 64;
+        prefetch(self.start());
+        prefetch(self.start().wrapping_add(LINE));
+    }
+
+    #[inline]
+    fn header_tag(&self) -> u8 {
+        // SAFETY: every header has one.
         unsafe { self.read(TAG_AT) }
     }
 
     #[inline]
     fn shape(&self) -> Shape {
-        Shape::from_tag(self.tag())
+        Shape::from_tag(self.header_tag())
     }
 
     #[inline]
@@ -421,7 +498,7 @@ impl Stored {
         // SAFETY: so many bytes were written behind the key.
         unsafe {
             std::slice::from_raw_parts(
-                self.start.as_ptr().add(shape.key_at() + self.key_len(shape)),
+                self.start().add(shape.key_at() + self.key_len(shape)),
                 self.value_len(shape),
             )
         }
@@ -444,7 +521,7 @@ impl Stored {
     #[inline]
     unsafe fn read<T: Copy>(&self, at: usize) -> T {
         // SAFETY: the caller's promise; parts follow each other without regard to alignment.
-        unsafe { self.start.as_ptr().add(at).cast::<T>().read_unaligned() }
+        unsafe { self.start().add(at).cast::<T>().read_unaligned() }
     }
 
     /// # Safety
@@ -453,7 +530,7 @@ impl Stored {
     #[inline]
     unsafe fn write<T: Copy>(&self, at: usize, value: T) {
         // SAFETY: the caller's promise; parts follow each other without regard to alignment.
-        unsafe { self.start.as_ptr().add(at).cast::<T>().write_unaligned(value) };
+        unsafe { self.start().add(at).cast::<T>().write_unaligned(value) };
     }
 }
 
@@ -466,7 +543,7 @@ impl Drop for Stored {
             if !matches!(form, Form::Bytes8 | Form::Bytes16 | Form::Bytes32 | Form::Int) {
                 drop(self.take_collection(form, at));
             }
-            alloc::dealloc(self.start.as_ptr(), layout(size));
+            alloc::dealloc(self.start(), layout(size));
         }
     }
 }
@@ -497,8 +574,9 @@ fn narrow(len: usize) -> u32 {
 /// The layout of an entry of that size.
 #[inline]
 fn layout(size: usize) -> Layout {
+    const ALIGN: usize = 16;
     // The parts' lengths are below 2^32 each, so that this never fails.
-    Layout::array::<u8>(size).unwrap_or(Layout::new::<u8>())
+    Layout::from_size_align(size, ALIGN).unwrap_or(Layout::new::<u8>())
 }
 
 #[cfg(test)]
