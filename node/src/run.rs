@@ -92,7 +92,10 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     let store = Arc::new(Store::new(StoreOptions {
         budget_bytes: config.budget_bytes,
         eviction: match config.eviction_policy {
+            EvictionFlag::Tinylfu => EvictionPolicy::TinyLfu,
+            EvictionFlag::S3fifo => EvictionPolicy::S3Fifo,
             EvictionFlag::Lru => EvictionPolicy::Lru,
+            EvictionFlag::Ttl => EvictionPolicy::Ttl,
             EvictionFlag::Noeviction => EvictionPolicy::NoEviction,
         },
     }));

@@ -16,6 +16,7 @@ mod bitmap;
 pub mod collections;
 mod eviction;
 mod guard;
+mod history;
 mod index;
 pub mod memory;
 mod prefetch;
@@ -32,8 +33,9 @@ use parking_lot::Mutex;
 
 use bitmap::SlotBitmap;
 pub use eviction::EvictionPolicy;
-use eviction::{Candidate, Pool};
+use eviction::{Candidate, Kind, Rank, Victims};
 pub use guard::{SlotGuard, Tally, TooBig};
+use history::{Ghosts, Sketch};
 use slot_map::{KeyHasher, SlotMap};
 pub use stored::Stored;
 pub use value::{AccessStamp, Collection, Entry, Text, Value, ValueRef, WrongType};
@@ -77,10 +79,16 @@ pub struct Store {
     budget_bytes: u64,
     eviction: EvictionPolicy,
     /// Who will be evicted next. It is locked before any slot.
-    pool: Mutex<Pool>,
+    victims: Mutex<Victims>,
+    /// Keys that were evicted from their probation.
+    ghosts: Ghosts,
+    /// How often keys were used.
+    sketch: Sketch,
     hasher: KeyHasher,
     used_bytes: AtomicU64,
     keys: AtomicU64,
+    /// Entries on probation.
+    fresh: AtomicU64,
     /// Slots that hold entries.
     occupied: SlotBitmap,
     /// Slots that hold entries with a time of expiry.
@@ -100,10 +108,13 @@ impl Store {
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             budget_bytes: options.budget_bytes,
             eviction: options.eviction,
-            pool: Mutex::default(),
+            victims: Mutex::default(),
+            ghosts: Ghosts::new(),
+            sketch: Sketch::new(),
             hasher: KeyHasher::default(),
             used_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
+            fresh: AtomicU64::new(0),
             occupied: SlotBitmap::new(),
             volatile: SlotBitmap::new(),
             watches: Watches::new(),
@@ -188,7 +199,9 @@ impl Store {
         let mut keys = 0;
         let mut next = self.volatile.next_from(Slot::ZERO);
         while let Some(slot) = next {
-            keys += self.map_of(slot).map_or(0, |map| map.lock().volatile()) as u64;
+            keys += self
+                .map_of(slot)
+                .map_or(0, |map| u64::from(map.lock().volatile()));
             next = following(slot).and_then(|slot| self.volatile.next_from(slot));
         }
         keys
@@ -239,21 +252,104 @@ impl Store {
             return evicted;
         }
         // Whoever else needs room waits here, so that writers can't run ahead of evictions.
-        let mut pool = self.pool.lock();
-        while self.is_over_budget() {
-            self.sample(&mut pool, now_ms);
-            match pool.take() {
-                Some(candidate) => evicted += u64::from(self.evict_candidate(candidate, now_ms)),
-                None if self.keys() == 0 => break,
-                None => {}
-            }
+        let mut victims = self.victims.lock();
+        self.grow_history();
+        while self.is_over_budget() && self.keys() > 0 {
+            self.sample(&mut victims, now_ms);
+            evicted += u64::from(self.evict_one(&mut victims, now_ms));
         }
         evicted
     }
 
-    /// Offers some entries to the pool: those of one slot, or of several where a slot has few. Which slot a key
+    /// Where a new entry of that hash begins.
+    #[inline]
+    fn rank_of_new(&self, hash: u64) -> Rank {
+        Rank::new(match self.eviction {
+            EvictionPolicy::S3Fifo if self.ghosts.take(hash) => Kind::Settled,
+            EvictionPolicy::S3Fifo => Kind::Fresh,
+            EvictionPolicy::TinyLfu => {
+                self.sketch.count(hash);
+                // While there is room nobody has to prove itself.
+                let is_nearly_full = self.used_bytes() > self.budget_bytes - self.budget_bytes / 64;
+                if is_nearly_full {
+                    Kind::Fresh
+                } else {
+                    Kind::Settled
+                }
+            }
+            EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::NoEviction => Kind::Settled,
+        })
+    }
+
+    /// Gives the policy's memory of keys the size that it needs; the caller has locked the victims. Until the budget is half used it has none: nothing
+    /// will be evicted soon.
+    fn grow_history(&self) {
+        if self.used_bytes() > self.budget_bytes / 2 {
+            let before = self.history_bytes();
+            match self.eviction {
+                EvictionPolicy::S3Fifo => self.ghosts.grow(self.keys()),
+                EvictionPolicy::TinyLfu => self.sketch.grow(self.keys()),
+                EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::NoEviction => {}
+            }
+            let grown = self.history_bytes() - before;
+            self.used_bytes.fetch_add(grown, Ordering::Relaxed);
+        }
+    }
+
+    /// What the policy's memory of keys takes.
+    fn history_bytes(&self) -> u64 {
+        self.ghosts.bytes() + self.sketch.bytes()
+    }
+
+    /// Whether more entries are on probation than may be.
+    fn is_probation_full(&self) -> bool {
+        let percent = self.eviction.probation_percent();
+        percent.is_some_and(|percent| self.fresh.load(Ordering::Relaxed) * 100 > self.keys() * percent)
+    }
+
+    /// Evicts one of the candidates, unless it is not what it was any more.
+    fn evict_one(&self, victims: &mut Victims, now_ms: u64) -> bool {
+        if self.is_probation_full()
+            && let Some(candidate) = victims.fresh.take()
+        {
+            // Who came at this very moment has had no chance yet: no write is undone at once.
+            if candidate.priority > 0 {
+                return self.end_probation(candidate, victims, now_ms);
+            }
+            victims.fresh.offer(candidate);
+        }
+        let candidate = victims.settled.take().or_else(|| victims.fresh.take());
+        candidate.is_some_and(|candidate| self.evict_candidate(candidate, now_ms))
+    }
+
+    /// Evicts the entry on probation, or another one in its place; `false` when none was evicted.
+    fn end_probation(&self, candidate: Candidate, victims: &mut Victims, now_ms: u64) -> bool {
+        if self.eviction == EvictionPolicy::TinyLfu
+            && let Some(rival) = victims.settled.take()
+        {
+            if self.sketch.estimate(candidate.hash) > self.sketch.estimate(rival.hash) {
+                let mut guard = self.lock_slot(candidate.slot);
+                guard.settle_hashed(candidate.hash, |stored| self.is_still(candidate, stored, now_ms));
+                drop(guard);
+                return self.evict_candidate(rival, now_ms);
+            }
+            victims.settled.offer(rival);
+        }
+        let evicted = self.evict_candidate(candidate, now_ms);
+        if evicted {
+            self.ghosts.add(candidate.hash);
+        }
+        evicted
+    }
+
+    /// Whether the entry was not used since it was sampled.
+    fn is_still(&self, candidate: Candidate, stored: &Stored, now_ms: u64) -> bool {
+        self.eviction.priority(stored, now_ms) >= candidate.priority
+    }
+
+    /// Offers some entries as victims: those of one slot, or of several where a slot has few. Which slot a key
     /// is in has nothing to do with its use, so that neighbours are as good a sample as any.
-    fn sample(&self, pool: &mut Pool, now_ms: u64) {
+    fn sample(&self, victims: &mut Victims, now_ms: u64) {
         let mut wanted = EVICTION_SAMPLE;
         for _ in 0..EVICTION_SAMPLE {
             let Some(slot) = self.random_occupied() else {
@@ -263,11 +359,12 @@ impl Store {
             let Some(map) = self.map_of(slot) else { return };
             for stored in map.lock().sample(random).take(wanted) {
                 wanted -= 1;
-                pool.offer(Candidate {
+                let candidate = Candidate {
                     priority: self.eviction.priority(stored, now_ms),
                     slot,
                     hash: self.hasher.hash(stored.key()),
-                });
+                };
+                victims.offer(Rank::of(stored).kind, candidate);
             }
             if wanted == 0 {
                 return;
@@ -278,16 +375,17 @@ impl Store {
     /// Removes the entry, unless it is gone or was used since it was sampled.
     fn evict_candidate(&self, candidate: Candidate, now_ms: u64) -> bool {
         let mut guard = self.lock_slot(candidate.slot);
-        let policy = self.eviction;
-        guard.remove_hashed(candidate.hash, |stored| {
-            policy.priority(stored, now_ms) >= candidate.priority
-        })
+        guard.remove_hashed(candidate.hash, |stored| self.is_still(candidate, stored, now_ms))
     }
 
     /// Gives back the memory of entries whose time is over, and says how many those were. Looks at a bounded
     /// number of slots, going on where the last sweep ended, and stops after `entries_max` entries; a slot
     /// in which nothing can have expired costs a look at one number. The caller holds no guard.
     pub fn sweep(&self, now_ms: u64, entries_max: usize) -> u64 {
+        if let Some(victims) = self.victims.try_lock() {
+            self.grow_history();
+            drop(victims);
+        }
         let (mut removed, mut visited) = (0, 0);
         let begin = Slot::new(self.sweep_next.load(Ordering::Relaxed)).unwrap_or(Slot::ZERO);
         let mut next = begin;

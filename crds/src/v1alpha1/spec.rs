@@ -203,7 +203,7 @@ pub struct Memory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<Quantity>,
 
-    /// What happens to a write when the budget is used up. Default: `lru`.
+    /// What happens to a write when the budget is used up. Default: `tinylfu`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eviction_policy: Option<EvictionPolicy>,
 }
@@ -212,9 +212,16 @@ pub struct Memory {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum EvictionPolicy {
-    /// The keys that were used longest ago make room.
+    /// New keys make room unless they are used more often than the old keys they would drive out. It keeps most of what
+    /// is asked for on most workloads.
     #[default]
+    TinyLfu,
+    /// New keys make room unless they are used again soon. Nearly as good, and it needs no memory of other keys' use.
+    S3Fifo,
+    /// The keys that were used longest ago make room.
     Lru,
+    /// The keys that expire soonest make room; those that never do are the last.
+    Ttl,
     /// Nothing makes room: the write is refused with `-OOM`.
     NoEviction,
 }

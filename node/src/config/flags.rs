@@ -110,9 +110,15 @@ pub struct ServeFlags {
 /// `--eviction-policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum EvictionFlag {
-    /// Drop the least recently used entries.
+    /// Drop new entries that are used less often than the old ones they would drive out.
     #[default]
+    Tinylfu,
+    /// Drop new entries that are not used again soon.
+    S3fifo,
+    /// Drop the least recently used entries.
     Lru,
+    /// Drop the entries that expire soonest.
+    Ttl,
     /// Refuse writes that need more memory.
     Noeviction,
 }

@@ -9,6 +9,7 @@ use annulus_ring::Slot;
 use parking_lot::MutexGuard;
 
 use super::Store;
+use super::eviction::{EvictionPolicy, Kind, Rank};
 use super::slot_map::{Place, SlotMap};
 use super::stored::Stored;
 use super::value::{AccessStamp, Collection, Entry, Text, Value, WrongType};
@@ -39,7 +40,7 @@ pub struct Tally {
 pub struct SlotGuard<'a> {
     store: &'a Store,
     slot: Slot,
-    map: MutexGuard<'a, SlotMap>,
+    pub(super) map: MutexGuard<'a, SlotMap>,
     before: Before,
     tally: Tally,
     touches: bool,
@@ -50,7 +51,8 @@ pub struct SlotGuard<'a> {
 struct Before {
     bytes: u64,
     len: usize,
-    volatile: usize,
+    volatile: u32,
+    fresh: u32,
 }
 
 impl Before {
@@ -59,6 +61,7 @@ impl Before {
             bytes: map.bytes(),
             len: map.len(),
             volatile: map.volatile(),
+            fresh: map.fresh(),
         }
     }
 }
@@ -116,21 +119,29 @@ impl<'a> SlotGuard<'a> {
         } else {
             self.tally.misses += 1;
         }
-        let touches = self.touches;
-        let stored = self.map.get_mut(found?)?;
-        if touches {
-            stored.set_accessed(AccessStamp::at(now_ms));
+        if self.touches {
+            self.note_use(found?, now_ms)
+        } else {
+            self.map.get(found?)
         }
-        Some(stored)
     }
 
     /// The entry as a writing command sees it: not counted, and most recently used from now on.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
         let found = self.live(key, now_ms)?;
-        let stored = self.map.get_mut(found)?;
-        stored.set_accessed(AccessStamp::at(now_ms));
-        Some(stored)
+        self.note_use(found, now_ms)
+    }
+
+    #[inline]
+    fn note_use(&mut self, place: Place, now_ms: u64) -> Option<&Stored> {
+        let policy = self.store.eviction;
+        if policy == EvictionPolicy::TinyLfu {
+            let stored = self.map.get(place)?;
+            self.store.sketch.count(self.store.hasher.hash(stored.key()));
+        }
+        let accessed = AccessStamp::at(now_ms);
+        self.map.note_use(place, accessed, |rank| rank.used(policy))
     }
 
     /// The entry without any trace of the look: neither counted nor more recent.
@@ -222,22 +233,25 @@ impl<'a> SlotGuard<'a> {
         let hash = self.store.hasher.hash(key);
         let accessed = AccessStamp::at(now_ms);
         if let Some(place) = self.map.find(hash, key) {
+            self.note_use(place, now_ms);
             self.map
                 .update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
         } else {
-            let stored = Stored::string(key, text, expires_at_ms, accessed);
+            let mut stored = Stored::string(key, text, expires_at_ms, accessed);
+            self.store.rank_of_new(hash).write(&mut stored);
             self.map.insert(hash, stored);
         }
         self.note_change(key);
     }
 
     /// Adds an entry, or replaces the one that has its key.
-    fn put(&mut self, stored: Stored) {
+    fn put(&mut self, mut stored: Stored) {
         let hash = self.store.hasher.hash(stored.key());
         self.note_change(stored.key());
         if let Some(place) = self.map.find(hash, stored.key()) {
             self.map.update(place, |old| old.replace_with(stored));
         } else {
+            self.store.rank_of_new(hash).write(&mut stored);
             self.map.insert(hash, stored);
         }
     }
@@ -346,9 +360,25 @@ impl<'a> SlotGuard<'a> {
 
     /// Removes an entry with that hash for which `is_it` holds.
     pub(super) fn remove_hashed(&mut self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> bool {
-        let found = self.map.with_hash(hash).find(|(_, stored)| is_it(stored));
-        let place = found.map(|(place, _)| place);
+        let place = self.find_hashed(hash, is_it);
         place.and_then(|place| self.remove_at(place)).is_some()
+    }
+
+    /// Ends the probation of an entry with that hash for which `is_it` holds.
+    pub(super) fn settle_hashed(&mut self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> bool {
+        let place = self.find_hashed(hash, is_it);
+        let settled = place.and_then(|place| {
+            self.map
+                .update(place, |stored| Rank::new(Kind::Settled).write(stored))
+        });
+        settled.is_some()
+    }
+
+    fn find_hashed(&self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> Option<Place> {
+        let mut same_hash = self.map.with_hash(hash);
+        same_hash
+            .find(|(_, stored)| is_it(stored))
+            .map(|(place, _)| place)
     }
 
     /// Adds an entry that another owner gave, as it is.
@@ -446,7 +476,12 @@ impl<'a> SlotGuard<'a> {
 impl Drop for SlotGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Before { bytes, len, volatile } = self.before;
+        let Before {
+            bytes,
+            len,
+            volatile,
+            fresh,
+        } = self.before;
         let after = Before::of(&self.map);
         // Differences wrap, and so does the sum: what matters is the sum of all of them.
         if after.bytes != bytes {
@@ -461,6 +496,10 @@ impl Drop for SlotGuard<'_> {
             if (after.len == 0) != (len == 0) {
                 self.store.occupied.set(self.slot, after.len > 0);
             }
+        }
+        if after.fresh != fresh {
+            let change = u64::from(after.fresh).wrapping_sub(fresh.into());
+            self.store.fresh.fetch_add(change, Ordering::Relaxed);
         }
         if (after.volatile == 0) != (volatile == 0) {
             self.store.volatile.set(self.slot, after.volatile > 0);

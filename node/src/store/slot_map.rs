@@ -1,17 +1,19 @@
 //! The entries of one slot, with what they cost.
 //!
 //! Invariant: `entry_bytes` is the sum of the entries' costs by [`super::memory`], and `volatile` counts the entries
-//! that have a time of expiry. An entry is found once and then named by its [`Place`], which holds until the
+//! that have a time of expiry, `fresh` those on probation. An entry is found once and then named by its [`Place`], which holds until the
 //! next insertion or removal. Nothing here knows of locks, budgets or other slots.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 
+use super::eviction::Rank;
 use super::index::Index;
 pub(super) use super::index::Place;
 use super::memory::allocation_bytes;
 use super::stored::{Stored, Tag};
+use super::value::AccessStamp;
 
 /// Hashes keys, with a seed that is the store's own.
 #[derive(Clone, Default)]
@@ -30,7 +32,8 @@ impl KeyHasher {
 pub(super) struct SlotMap {
     index: Index,
     entry_bytes: u64,
-    volatile: usize,
+    volatile: u32,
+    fresh: u32,
     /// No entry expires before this moment.
     expiry_first_ms: u64,
 }
@@ -41,6 +44,7 @@ impl Default for SlotMap {
             index: Index::default(),
             entry_bytes: 0,
             volatile: 0,
+            fresh: 0,
             expiry_first_ms: u64::MAX,
         }
     }
@@ -59,8 +63,13 @@ impl SlotMap {
     }
 
     #[inline]
-    pub(super) fn volatile(&self) -> usize {
+    pub(super) fn volatile(&self) -> u32 {
         self.volatile
+    }
+
+    #[inline]
+    pub(super) fn fresh(&self) -> u32 {
+        self.fresh
     }
 
     /// No entry expires before this moment.
@@ -79,10 +88,24 @@ impl SlotMap {
         self.index.get(place)
     }
 
-    /// The entry, to change what doesn't change its cost nor its time of expiry.
+    /// The entry, after a use of it.
     #[inline]
-    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Stored> {
-        self.index.get_mut(place)
+    pub(super) fn note_use(
+        &mut self,
+        place: Place,
+        accessed: AccessStamp,
+        used: impl FnOnce(Rank) -> Rank,
+    ) -> Option<&Stored> {
+        let stored = self.index.get_mut(place)?;
+        stored.set_accessed(accessed);
+        let before = Rank::of(stored);
+        let after = used(before);
+        if after != before {
+            after.write(stored);
+            self.fresh -= before.is_fresh();
+            self.fresh += after.is_fresh();
+        }
+        Some(stored)
     }
 
     /// Changes an entry in any way but its key.
@@ -90,9 +113,11 @@ impl SlotMap {
     pub(super) fn update<R>(&mut self, place: Place, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
         let stored = self.index.get_mut(place)?;
         self.entry_bytes -= stored.cost();
-        self.volatile -= usize::from(stored.expires_at_ms().is_some());
+        self.volatile -= u32::from(stored.expires_at_ms().is_some());
+        self.fresh -= Rank::of(stored).is_fresh();
         let result = change(stored);
         self.entry_bytes += stored.cost();
+        self.fresh += Rank::of(stored).is_fresh();
         let expires_at_ms = stored.expires_at_ms();
         self.note_expiry(expires_at_ms);
         Some(result)
@@ -102,6 +127,7 @@ impl SlotMap {
     #[inline]
     pub(super) fn insert(&mut self, hash: u64, stored: Stored) {
         self.entry_bytes += stored.cost();
+        self.fresh += Rank::of(&stored).is_fresh();
         self.note_expiry(stored.expires_at_ms());
         self.index.insert(Tag::of(hash), stored);
     }
@@ -109,7 +135,8 @@ impl SlotMap {
     pub(super) fn remove(&mut self, place: Place) -> Option<Stored> {
         let stored = self.index.remove(place)?;
         self.entry_bytes -= stored.cost();
-        self.volatile -= usize::from(stored.expires_at_ms().is_some());
+        self.volatile -= u32::from(stored.expires_at_ms().is_some());
+        self.fresh -= Rank::of(&stored).is_fresh();
         self.forget_if_empty();
         Some(stored)
     }
@@ -119,13 +146,14 @@ impl SlotMap {
         if self.expiry_first_ms > now_ms {
             return 0;
         }
-        let (mut removed, mut bytes, mut first_ms) = (0, 0, u64::MAX);
+        let (mut removed, mut bytes, mut fresh, mut first_ms) = (0, 0, 0, u64::MAX);
         self.index.retain(|stored| {
             let expires_at_ms = stored.expires_at_ms().unwrap_or(u64::MAX);
             let expired = stored.is_expired(now_ms);
             if expired {
                 removed += 1;
                 bytes += stored.cost();
+                fresh += Rank::of(stored).is_fresh();
             } else {
                 first_ms = first_ms.min(expires_at_ms);
             }
@@ -133,9 +161,10 @@ impl SlotMap {
         });
         self.entry_bytes -= bytes;
         self.volatile -= removed;
+        self.fresh -= fresh;
         self.expiry_first_ms = first_ms;
         self.forget_if_empty();
-        removed
+        removed as usize
     }
 
     pub(super) fn clear(&mut self) {

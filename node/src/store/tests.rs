@@ -135,6 +135,86 @@ fn between_slots_the_old_goes_before_the_new() {
     );
 }
 
+const EVICTING: [EvictionPolicy; 4] = [
+    EvictionPolicy::Lru,
+    EvictionPolicy::S3Fifo,
+    EvictionPolicy::TinyLfu,
+    EvictionPolicy::Ttl,
+];
+
+#[test]
+fn every_policy_stays_within_the_budget_and_keeps_what_was_just_written() {
+    for policy in EVICTING {
+        let store = store_of(1 << 20, policy);
+        let (mut evicted, mut now_ms) = (0, 0);
+        for number in 0..20_000u64 {
+            now_ms += 16;
+            let key = format!("key-{number}");
+            set(&store, key.as_bytes(), &[b'x'; 100], None, now_ms);
+            evicted += store.evict(now_ms);
+            assert!(!store.is_over_budget(), "{policy:?}");
+            assert!(get(&store, key.as_bytes(), now_ms).is_some(), "{policy:?} {key}");
+        }
+        assert_eq!(store.keys(), 20_000 - evicted, "{policy:?}");
+        assert!(
+            store.used_bytes() > (1 << 20) * 9 / 10,
+            "{policy:?} evicts no more than it must"
+        );
+        let fresh: u64 = Slot::all()
+            .map(|slot| u64::from(store.lock_slot(slot).map.fresh()))
+            .sum();
+        assert_eq!(store.fresh.load(Ordering::Relaxed), fresh, "{policy:?}");
+    }
+}
+
+/// Some keys are asked for all the time while others pass by once.
+#[test]
+fn what_passes_by_does_not_drive_out_what_is_used() {
+    for policy in [EvictionPolicy::S3Fifo, EvictionPolicy::TinyLfu] {
+        let store = store_of(1 << 20, policy);
+        let mut now_ms = 0;
+        let used = |number: u64| format!("used-{number}").into_bytes();
+        for number in 0..100_000u64 {
+            now_ms += 16;
+            set(
+                &store,
+                format!("passing-{number}").as_bytes(),
+                &[b'x'; 100],
+                None,
+                now_ms,
+            );
+            let key = used(number % 1000);
+            // The used ones come back after 10,000 keys have passed, more than there is room for.
+            if number % 10 == 0 && get(&store, &key, now_ms).is_none() {
+                set(&store, &key, &[b'x'; 100], None, now_ms);
+            }
+            store.evict(now_ms);
+        }
+        let kept = (0..1000)
+            .filter(|&number| get(&store, &used(number), now_ms).is_some())
+            .count();
+        assert!(kept > 90, "{policy:?} kept {kept} of 100");
+    }
+}
+
+#[test]
+fn by_time_to_live_the_soonest_goes_first() {
+    let store = store_of(1 << 20, EvictionPolicy::Ttl);
+    for number in 0..12_000u64 {
+        let expires_at_ms = (number % 2 == 0).then_some(1_000_000 + number);
+        set(
+            &store,
+            format!("key-{number}").as_bytes(),
+            &[b'x'; 50],
+            expires_at_ms,
+            0,
+        );
+        store.evict(0);
+    }
+    let kept = store.keys() - store.volatile_keys();
+    assert!(kept > 5900, "{kept} of the 6000 that never expire are kept");
+}
+
 #[test]
 fn without_eviction_nothing_goes() {
     let store = store_of(1 << 10, EvictionPolicy::NoEviction);

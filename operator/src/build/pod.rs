@@ -129,7 +129,10 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
 fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {
     let any = |port| format!("0.0.0.0:{port}");
     let eviction = match cluster.eviction_policy {
+        EvictionPolicy::TinyLfu => "tinylfu",
+        EvictionPolicy::S3Fifo => "s3fifo",
         EvictionPolicy::Lru => "lru",
+        EvictionPolicy::Ttl => "ttl",
         EvictionPolicy::NoEviction => "noeviction",
     };
     let mut variables = vec![

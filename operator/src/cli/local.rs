@@ -194,7 +194,10 @@ impl Local {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let policy = match self.cluster.eviction_policy {
+            EvictionPolicy::TinyLfu => "tinylfu",
+            EvictionPolicy::S3Fifo => "s3fifo",
             EvictionPolicy::Lru => "lru",
+            EvictionPolicy::Ttl => "ttl",
             EvictionPolicy::NoEviction => "noeviction",
         };
         command.args(["--eviction-policy", policy]);
