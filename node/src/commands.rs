@@ -17,6 +17,7 @@ pub mod keys;
 pub mod keyspace;
 pub mod lists;
 mod pattern;
+pub mod pubsub;
 pub mod server;
 pub mod set_algebra;
 pub mod sets;

@@ -129,6 +129,13 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     if !context.session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err(Failed::rejected(entry, CommandError::NoAuth));
     }
+    if !reply.is_resp3()
+        && context.session.client.subscriptions.is_any()
+        && !command.flags.has(Flags::WHILE_SUBSCRIBED)
+    {
+        let error = CommandError::Subscribed(entry.full_name.clone());
+        return Err(Failed::rejected(entry, error));
+    }
     if context.session.transaction.is_some() && !command.flags.has(Flags::IMMEDIATE) {
         return match queue(context, entry, args, reply) {
             Ok(()) => Ok(None),
@@ -196,7 +203,7 @@ fn unknown(args: Args<'_>) -> CommandError {
 
 /// The slot that all keys of the command are in.
 #[inline]
-fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
+pub fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
     let keys = command.keys;
     if i16::from(keys.first) == i16::from(keys.last) && keys.counted.is_none() {
         return Ok(Slot::for_key(args.at(keys.first.into())));
@@ -220,6 +227,8 @@ fn queue(
 ) -> Result<(), CommandError> {
     let slot = match entry.command.run {
         Run::Keyed(_) => Some(one_slot(entry.command, args)?),
+        // A sharded channel is where a key of its name would be.
+        Run::Plain(_) if !entry.command.keys.is_empty() => Some(one_slot(entry.command, args)?),
         Run::Plain(_) | Run::Container(_) => None,
     };
     check_memory(context.node, entry.command)?;
@@ -320,7 +329,7 @@ fn run_keyed(
 }
 
 /// What to tell a client that asks for a slot that is not served here.
-fn elsewhere(node: &Node, slot: Slot) -> CommandError {
+pub fn elsewhere(node: &Node, slot: Slot) -> CommandError {
     match node.routing.moved_to(slot) {
         Some(address) => CommandError::Moved { slot, address },
         None if node.routing.view().epoch == Epoch::NONE => CommandError::ClusterDown,

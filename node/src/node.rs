@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::clients::Clients;
 use crate::command::table;
+use crate::pubsub::PubSub;
 use crate::resp::Limits;
 use crate::routing::Routing;
 use crate::secret::{LiveSecret, Secret};
@@ -102,6 +103,8 @@ pub struct Node {
     pub stats: Stats,
     /// Who is connected.
     pub clients: Clients,
+    /// Who is subscribed to what.
+    pub pubsub: PubSub,
     /// What can be changed while it runs.
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
@@ -122,6 +125,7 @@ impl Node {
             routing: options.routing,
             stats: Stats::new(table().len()),
             clients: Clients::default(),
+            pubsub: PubSub::default(),
             settings: Settings::new(options.clients_max),
             password: options.password.map(LiveSecret::new),
             threads: options.threads,

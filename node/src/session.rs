@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::{Client, Introduction};
+use crate::resp::Reply;
 use crate::store::Store;
 use crate::transaction::{Transaction, Watched};
 
@@ -44,6 +45,14 @@ impl Session {
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
+        }
+    }
+
+    /// Puts what waits in the mailbox before the reply that is about to be written, unless that is a part of another
+    /// one, or not to be sent.
+    pub fn collect_before_reply(&self, reply: &mut Reply) {
+        if !reply.is_part() && self.reply_mode == ReplyMode::On {
+            self.client.mailbox.collect_all(reply);
         }
     }
 

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
+use crate::pubsub::Channels;
 use bitmap::SlotBitmap;
 pub use guard::{SlotGuard, Tally, TooBig};
 use slot_map::SlotMap;
@@ -97,6 +98,8 @@ pub struct Store {
     volatile: SlotBitmap,
     /// Keys that transactions depend on.
     watches: Watches,
+    /// Sharded channels, which are in slots as keys are.
+    pub shard_channels: Channels,
     /// Where the next sweep begins.
     sweep_next: AtomicU16,
     /// State of the generator that picks slots to sample.
@@ -115,6 +118,7 @@ impl Store {
             occupied: SlotBitmap::new(),
             volatile: SlotBitmap::new(),
             watches: Watches::new(),
+            shard_channels: Channels::default(),
             sweep_next: AtomicU16::new(0),
             random: AtomicU64::new(0),
         }

@@ -161,6 +161,7 @@ pub fn run(
         return Ok(());
     }
     reply.array(transaction.commands.len());
+    reply.set_part(true);
     for queued in &transaction.commands {
         let (begin, errors) = (reply.len(), reply.errors());
         let args = queued.args.as_args();
@@ -179,6 +180,7 @@ pub fn run(
         let ending = if failed { Ending::Failed } else { Ending::Done };
         context.stats.count_command(queued.entry.index.into(), ending);
     }
+    reply.set_part(false);
     drop(guard);
     if writes {
         evict(context);

@@ -2,6 +2,7 @@
 
 mod hashes;
 mod lists;
+mod pubsub;
 mod sets;
 mod sorted_sets;
 
@@ -15,7 +16,7 @@ use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 10] = [
+pub(super) const COMMANDS: [&[Command]; 11] = [
     STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -23,6 +24,7 @@ pub(super) const COMMANDS: [&[Command]; 10] = [
     sorted_sets::SORTED_SETS,
     KEYS,
     TRANSACTIONS,
+    pubsub::PUBSUB,
     CONNECTION,
     SERVER,
     CONTAINERS,
@@ -44,6 +46,8 @@ const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
 const NONE: Flags = Flags::NONE;
+/// Ends what a connection is in the middle of.
+const FNI: Flags = FN.and(Flags::IMMEDIATE).and(Flags::WHILE_SUBSCRIBED);
 /// Runs at once between MULTI and EXEC.
 const FI: Flags = F.and(Flags::IMMEDIATE);
 
@@ -457,13 +461,13 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("ping", -1, F.and(Flags::NO_SLOT)),
+        ("ping", -1, F.and(Flags::NO_SLOT).and(Flags::WHILE_SUBSCRIBED)),
         ("1.0.0", "Answers that the server is there."),
         connection::ping,
     ),
     plain(
         Group::Connection,
-        ("quit", -1, FN.and(Flags::IMMEDIATE)),
+        ("quit", -1, FNI),
         ("1.0.0", "Ends the connection."),
         connection::quit,
     ),
@@ -481,7 +485,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("reset", 1, FN.and(Flags::IMMEDIATE)),
+        ("reset", 1, FNI),
         ("6.2.0", "Brings the connection back to where it began."),
         connection::reset,
     ),

@@ -40,8 +40,8 @@ pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     match args.get(2) {
         None => {}
         Some(word) if is_word(word, "TYPE") && args.len() == 4 => {
-            let is_normal = is_normal_type(args.at(3))?;
-            clients.retain(|_| is_normal);
+            let kind = ClientType::parse(args.at(3))?;
+            clients.retain(|client| kind.includes(client));
         }
         Some(word) if is_word(word, "ID") && args.len() > 3 => {
             let ids = args.from(3).map(client_id).collect::<Result<Vec<_>, _>>()?;
@@ -58,21 +58,42 @@ pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     Ok(())
 }
 
-/// Whether this type of client is the one that all clients here are.
-fn is_normal_type(name: &[u8]) -> Result<bool, CommandError> {
-    if is_word(name, "normal") {
-        return Ok(true);
+/// What kind of client one is.
+#[derive(Clone, Copy)]
+enum ClientType {
+    /// Subscribed to nothing.
+    Normal,
+    /// Subscribed to something.
+    PubSub,
+    /// Another node; those come by the peer protocol.
+    Node,
+}
+
+impl ClientType {
+    fn parse(name: &[u8]) -> Result<Self, CommandError> {
+        match name {
+            normal if is_word(normal, "normal") => Ok(Self::Normal),
+            pubsub if is_word(pubsub, "pubsub") => Ok(Self::PubSub),
+            node if ["master", "replica", "slave"]
+                .iter()
+                .any(|word| is_word(node, word)) =>
+            {
+                Ok(Self::Node)
+            }
+            _ => Err(CommandError::Other(format!(
+                "ERR Unknown client type '{}'",
+                text(name)
+            ))),
+        }
     }
-    if ["master", "replica", "slave", "pubsub"]
-        .iter()
-        .any(|other| is_word(name, other))
-    {
-        return Ok(false);
+
+    fn includes(self, client: &Client) -> bool {
+        match self {
+            Self::Normal => !client.subscriptions.is_any(),
+            Self::PubSub => client.subscriptions.is_any(),
+            Self::Node => false,
+        }
     }
-    Err(CommandError::Other(format!(
-        "ERR Unknown client type '{}'",
-        text(name)
-    )))
 }
 
 fn client_id(arg: &[u8]) -> Result<u64, CommandError> {
@@ -169,6 +190,7 @@ struct KillFilter {
     id: Option<u64>,
     remote: Option<SocketAddr>,
     local: Option<SocketAddr>,
+    kind: Option<ClientType>,
     matches_none: bool,
     skips_own: bool,
 }
@@ -179,6 +201,7 @@ impl KillFilter {
             id: None,
             remote: None,
             local: None,
+            kind: None,
             matches_none: false,
             skips_own: true,
         };
@@ -195,7 +218,7 @@ impl KillFilter {
             } else if is_word(word, "LADDR") {
                 filter.local = filter.address(value);
             } else if is_word(word, "TYPE") {
-                filter.matches_none |= !is_normal_type(value)?;
+                filter.kind = Some(ClientType::parse(value)?);
             } else if is_word(word, "USER") {
                 if value != b"default" {
                     return Err(CommandError::Other(format!("ERR No such user '{}'", text(value))));
@@ -224,6 +247,7 @@ impl KillFilter {
         !self.matches_none
             && self.id.is_none_or(|id| client.id == id)
             && self.remote.is_none_or(|remote| client.remote == remote)
+            && self.kind.is_none_or(|kind| kind.includes(client))
             && self.local.is_none_or(|local| client.local == local)
     }
 }
@@ -237,6 +261,7 @@ pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
             id: None,
             remote: address,
             local: None,
+            kind: None,
             matches_none: address.is_none(),
             skips_own: false,
         }

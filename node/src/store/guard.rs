@@ -276,9 +276,12 @@ impl<'a> SlotGuard<'a> {
         Some(removed)
     }
 
-    /// Adds an entry that another owner gave, as it is.
+    /// Adds an entry that another owner gave, as it is. No client has seen the slot here, so nobody is told.
     pub fn insert(&mut self, entry: Entry, now_ms: u64) -> Result<(), TooBig> {
-        self.set(&entry.key, entry.value, entry.expires_at_ms, now_ms)
+        self.check_bytes(entry.key.len(), entry.value.heap_bytes())?;
+        let stored = Stored::new(entry.value, entry.expires_at_ms, now_ms);
+        self.map().put(&entry.key, stored);
+        Ok(())
     }
 
     /// Every entry that has not expired, most recently used first.
@@ -314,6 +317,11 @@ impl<'a> SlotGuard<'a> {
             self.map().clear();
         }
         removed
+    }
+
+    /// Ends what clients hold on to in the slot: it is served elsewhere from now on, or begins anew.
+    pub fn release_clients(&self) {
+        self.store.shard_channels.leave(self.slot);
     }
 
     pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
