@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::mailbox::{Mailbox, Posted};
 use crate::pubsub::Subscriptions;
+use crate::tracking::{Mode, TrackingOptions};
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +73,8 @@ pub struct Client {
     pub mailbox: Mailbox,
     /// What it is subscribed to.
     pub subscriptions: Subscriptions,
+    /// How it wants to be told of changed keys.
+    pub tracking: Mutex<TrackingOptions>,
     stop: AtomicU8,
     waker: AtomicWaker,
 }
@@ -117,8 +120,14 @@ impl Client {
             self.output_bytes.load(Ordering::Relaxed) + self.mailbox.bytes(),
         );
         let [channels, patterns, sharded] = self.subscriptions.counts();
+        let tracking = self.tracking.lock().clone();
         let mut flags = String::new();
-        for (is_set, flag) in [(self.subscriptions.is_any(), 'P')] {
+        for (is_set, flag) in [
+            (self.subscriptions.is_any(), 'P'),
+            (tracking.mode != Mode::Off, 't'),
+            (tracking.is_broken, 'R'),
+            (tracking.mode == Mode::Broadcast, 'B'),
+        ] {
             if is_set {
                 flags.push(flag);
             }
@@ -140,11 +149,12 @@ impl Client {
         write!(
             line,
             " name={} age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub={sharded} multi=-1 \
-             watch=0 qbuf={input} omem={output} tot-mem={} cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+             watch=0 qbuf={input} omem={output} tot-mem={} cmd={command} user=default redir={} resp={} lib-name={} lib-ver={}",
             introduction.name,
             seconds_since(self.connected_at_ms),
             seconds_since(self.active_at_ms.load(Ordering::Relaxed)),
             size_of::<Self>() + input + output,
+            tracking.redirect_id(),
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             introduction.lib_name,
             introduction.lib_version,
@@ -190,6 +200,7 @@ impl Clients {
             introduction: Mutex::default(),
             mailbox: Mailbox::default(),
             subscriptions: Subscriptions::default(),
+            tracking: Mutex::default(),
             stop: AtomicU8::new(Stop::No as u8),
             waker: AtomicWaker::new(),
         });
@@ -210,6 +221,11 @@ impl Clients {
             .filter(|client| !client.is_killed())
             .cloned()
             .collect()
+    }
+
+    /// The client of that number, while it is connected.
+    pub fn find(&self, id: u64) -> Option<Arc<Client>> {
+        self.by_id.lock().get(&id).cloned()
     }
 
     /// How many there are.

@@ -25,6 +25,7 @@ pub mod sorted_algebra;
 pub mod sorted_ranges;
 pub mod sorted_sets;
 pub mod strings;
+pub mod tracking;
 pub mod transactions;
 
 use crate::error::{CommandError, Outcome};

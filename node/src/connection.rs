@@ -265,6 +265,7 @@ impl Drop for Pipeline {
         let Self { node, session, .. } = self;
         session.forget_transaction(&node.store);
         node.pubsub.forget(&node.store, &session.client);
+        session.end_tracking(&node.store);
     }
 }
 

@@ -70,6 +70,13 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
             entry.map(|entry| (entry.index, ending))
         }
     };
+    // What was said of a command holds for a whole transaction.
+    if context.session.caching_said
+        && context.session.transaction.is_none()
+        && !args.at(0).eq_ignore_ascii_case(b"client")
+    {
+        context.session.caching_said = false;
+    }
     context.stats.commands_processed.add(1);
     context.stats.error_replies.add(reply.errors() - errors);
     if let Some((index, ending)) = ending {
@@ -281,6 +288,7 @@ pub fn run_in_slot(
     reply: &mut Reply,
     run: fn(&mut Keyed<'_, '_>) -> Outcome,
 ) -> Outcome {
+    guard.set_client(context.session.client.id);
     guard.set_touches(!context.session.client.no_touch.load(Ordering::Relaxed));
     let outcome = run(&mut Keyed {
         slot: guard,
@@ -296,6 +304,21 @@ pub fn run_in_slot(
         context.stats.expired_keys.add(tally.expired);
     }
     outcome
+}
+
+/// Remembers what the client has read, if it wants to be told of changes. The slot is held still.
+#[inline]
+pub fn track_reads(context: &Context<'_>, slot: Slot, command: &Command, args: Args<'_>) {
+    let Context { node, session, .. } = context;
+    if session.tracks_read()
+        && command.flags.has(Flags::READ)
+        && let Ok(keys) = command.keys.of(command.name, args)
+    {
+        let keys_max = node.settings.tracking_keys_max();
+        node.store
+            .tracking
+            .remember(slot, keys, &session.client, keys_max);
+    }
 }
 
 /// Makes room after a write. The caller holds no slot.
@@ -321,6 +344,7 @@ fn run_keyed(
     check_memory(context.node, entry.command).map_err(rejected)?;
     let mut guard = admit(context.node, slot, writes).map_err(rejected)?;
     let outcome = run_in_slot(context, &mut guard, args, reply, run);
+    track_reads(context, slot, entry.command, args);
     drop(guard);
     if writes {
         evict(context);

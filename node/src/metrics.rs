@@ -211,6 +211,12 @@ impl Sources {
         ];
         let help = "Channels and patterns that clients of this node are subscribed to";
         page.gauges("annulus_pubsub_names", help, "kind", names.into_iter())?;
+        page.gauge(
+            "annulus_tracked_keys",
+            "Keys that clients are told of when they change",
+            None,
+            self.node.store.tracking.keys() as u64,
+        )?;
         let relay = &pubsub.relay.counters;
         let forwards = [
             ("sent", relay.sent.get()),

@@ -37,10 +37,12 @@ pub struct Settings {
     bulk_bytes_max: AtomicUsize,
     idle_timeout_s: AtomicU64,
     keepalive_s: AtomicU64,
+    tracking_keys_max: AtomicUsize,
 }
 
 impl Settings {
     const KEEPALIVE_S_DEFAULT: u64 = 300;
+    const TRACKING_KEYS_MAX_DEFAULT: usize = 1_000_000;
 
     fn new(clients_max: usize) -> Self {
         Self {
@@ -48,6 +50,7 @@ impl Settings {
             bulk_bytes_max: AtomicUsize::new(Limits::BULK_BYTES_MAX_DEFAULT),
             idle_timeout_s: AtomicU64::new(0),
             keepalive_s: AtomicU64::new(Self::KEEPALIVE_S_DEFAULT),
+            tracking_keys_max: AtomicUsize::new(Self::TRACKING_KEYS_MAX_DEFAULT),
         }
     }
 
@@ -72,6 +75,11 @@ impl Settings {
         self.keepalive_s.load(Ordering::Relaxed)
     }
 
+    /// `tracking-table-max-keys`: so many keys are remembered for clients' caches; 0 for no limit.
+    pub fn tracking_keys_max(&self) -> usize {
+        self.tracking_keys_max.load(Ordering::Relaxed)
+    }
+
     /// Changes `maxclients`.
     pub fn set_clients_max(&self, clients_max: usize) {
         self.clients_max.store(clients_max, Ordering::Relaxed);
@@ -85,6 +93,11 @@ impl Settings {
     /// Changes `timeout`.
     pub fn set_idle_timeout_s(&self, seconds: u64) {
         self.idle_timeout_s.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Changes `tracking-table-max-keys`, as of the next read.
+    pub fn set_tracking_keys_max(&self, keys: usize) {
+        self.tracking_keys_max.store(keys, Ordering::Relaxed);
     }
 
     /// Changes `tcp-keepalive`, for connections to come.

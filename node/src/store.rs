@@ -12,7 +12,7 @@
 //! Every change of an entry goes through `set`, `modify`, `update`, `set_expiry`, `remove`, `insert` or `clear` of the guard:
 //! that is where a stream of mutations is to be taken from.
 
-mod bitmap;
+pub(crate) mod bitmap;
 pub mod collections;
 mod guard;
 pub mod memory;
@@ -26,6 +26,7 @@ use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
 use crate::pubsub::Channels;
+use crate::tracking::Tracking;
 use bitmap::SlotBitmap;
 pub use guard::{SlotGuard, Tally, TooBig};
 use slot_map::SlotMap;
@@ -100,6 +101,8 @@ pub struct Store {
     watches: Watches,
     /// Sharded channels, which are in slots as keys are.
     pub shard_channels: Channels,
+    /// Keys in clients' caches.
+    pub tracking: Tracking,
     /// Where the next sweep begins.
     sweep_next: AtomicU16,
     /// State of the generator that picks slots to sample.
@@ -119,6 +122,7 @@ impl Store {
             volatile: SlotBitmap::new(),
             watches: Watches::new(),
             shard_channels: Channels::default(),
+            tracking: Tracking::default(),
             sweep_next: AtomicU16::new(0),
             random: AtomicU64::new(0),
         }

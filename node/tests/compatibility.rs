@@ -100,6 +100,8 @@ fn markdown() -> String {
          limit. A connection may have 100000 subscriptions.\n\
          - Messages that a connection in RESP3 publishes to itself between `MULTI` and `EXEC` come behind the reply of \
          `EXEC`, not inside it.\n\
+         - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
+         forget everything when a slot leaves the node.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

@@ -9,7 +9,7 @@ mod sorted_sets;
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
     client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
-    strings, transactions,
+    strings, tracking, transactions,
 };
 use crate::error::Outcome;
 use crate::execute::{Context, Keyed};
@@ -576,9 +576,24 @@ const CONTAINERS: &[Command] = &[
 const CLIENT: &[Command] = &[
     plain(
         Group::Connection,
+        ("caching", 3, NONE),
+        ("6.0.0", "Chooses whether the next command's keys are tracked."),
+        tracking::caching,
+    ),
+    plain(
+        Group::Connection,
         ("getname", 2, NONE),
         ("2.6.9", "Returns the connection's name."),
         client::getname,
+    ),
+    plain(
+        Group::Connection,
+        ("getredir", 2, NONE),
+        (
+            "6.0.0",
+            "Returns which connection is told of changed keys instead.",
+        ),
+        tracking::getredir,
     ),
     plain(
         Group::Connection,
@@ -636,6 +651,18 @@ const CLIENT: &[Command] = &[
         ("setname", 3, NONE),
         ("2.6.9", "Names the connection."),
         client::setname,
+    ),
+    plain(
+        Group::Connection,
+        ("tracking", -3, NONE),
+        ("6.0.0", "Chooses whether the connection is told of changed keys."),
+        tracking::tracking,
+    ),
+    plain(
+        Group::Connection,
+        ("trackinginfo", 2, NONE),
+        ("6.2.0", "Returns of which changed keys the connection is told."),
+        tracking::trackinginfo,
     ),
     helps(Group::Connection, "5.0.0"),
 ];

@@ -147,6 +147,7 @@ pub fn reset(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outco
     let Context { node, session, .. } = context;
     session.forget_transaction(&node.store);
     node.pubsub.forget(&node.store, &session.client);
+    session.end_tracking(&node.store);
     session.collect_before_reply(reply);
     session.client.mailbox.discard();
     context.session.reset(context.node.password.is_some());

@@ -68,7 +68,7 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         cluster_connections: 0,
         maxclients: context.node.settings.clients_max(),
         blocked_clients: 0,
-        tracking_clients: 0,
+        tracking_clients: context.node.store.tracking.clients(),
     )
 }
 
@@ -131,6 +131,9 @@ fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         pubsub_channels: context.node.pubsub.channels.len(),
         pubsub_patterns: context.node.pubsub.patterns(),
         pubsubshard_channels: context.node.store.shard_channels.len(),
+        tracking_total_keys: context.node.store.tracking.keys(),
+        tracking_total_items: context.node.store.tracking.items(),
+        tracking_total_prefixes: context.node.store.tracking.prefixes(),
         pubsub_forwards_sent: relay.sent.get(),
         pubsub_forwards_dropped: relay.dropped.get(),
         pubsub_forwards_received: relay.received.get(),

@@ -43,6 +43,8 @@ pub struct SlotGuard<'a> {
     before: Before,
     tally: Tally,
     touches: bool,
+    /// The client for whom it is locked, by number.
+    client: Option<u64>,
 }
 
 /// The slot when it was locked.
@@ -81,6 +83,7 @@ impl<'a> SlotGuard<'a> {
             before,
             tally: Tally::default(),
             touches: true,
+            client: None,
         }
     }
 
@@ -112,6 +115,12 @@ impl<'a> SlotGuard<'a> {
     /// Whether [`Self::read`] makes an entry the most recently used one; it does unless told otherwise.
     pub fn set_touches(&mut self, touches: bool) {
         self.touches = touches;
+    }
+
+    /// Says which client's command makes the changes that follow.
+    #[inline]
+    pub fn set_client(&mut self, id: u64) {
+        self.client = Some(id);
     }
 
     /// The entry as a reading command sees it: counted as hit or miss, and most recently used from now on.
@@ -322,6 +331,7 @@ impl<'a> SlotGuard<'a> {
     /// Ends what clients hold on to in the slot: it is served elsewhere from now on, or begins anew.
     pub fn release_clients(&self) {
         self.store.shard_channels.leave(self.slot);
+        self.store.tracking.leave(self.slot);
     }
 
     pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
@@ -338,6 +348,12 @@ impl<'a> SlotGuard<'a> {
                     .is_some_and(|stored| stored.is_expired(now_ms))
             };
             self.store.watches.changed_where(self.slot, is_over);
+        }
+        if self.store.tracking.any(self.slot) {
+            let entries = self.shard.slot(self.slot).into_iter().flat_map(SlotMap::iter);
+            for (key, _) in entries.filter(|(_, stored)| stored.is_expired(now_ms)) {
+                self.store.tracking.changed(self.slot, key, None);
+            }
         }
         self.map().remove_expired(now_ms)
     }
@@ -371,6 +387,9 @@ impl<'a> SlotGuard<'a> {
     fn note_change(&self, key: &[u8]) {
         if self.store.watches.any(self.slot) {
             self.store.watches.changed(self.slot, key);
+        }
+        if self.store.tracking.any(self.slot) {
+            self.store.tracking.changed(self.slot, key, self.client);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Published messages cross the ring, and sharded channels follow their slot.
+//! Published messages cross the ring, and what clients hold on to in a slot ends when it leaves.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -206,6 +206,49 @@ async fn sharded_channels_move_with_their_slot() {
         assert!(speaker.ask("SPUBLISH a x").starts_with("-MOVED 15495 "));
         let mut first = nodes[0].connect();
         first.check("SSUBSCRIBE a", "*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n");
+    });
+    end(nodes).await;
+}
+
+/// What clients have cached of a slot that leaves is taken out of their caches: keys that are there, and such that are
+/// not. Other slots' keys stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn caches_forget_a_slot_that_moves() {
+    let nodes = start(2).await;
+    let mut ring = ring(1, &nodes);
+    for node in &nodes {
+        node.member.adopt(&ring);
+    }
+    let (mut reader, mut broadcast) = block_in_place(|| {
+        let (mut reader, mut broadcast) = (nodes[1].connect(), nodes[1].connect());
+        reader.ask("HELLO 3");
+        reader.check("SET a 1", "+OK\r\n");
+        reader.check("CLIENT TRACKING ON", "+OK\r\n");
+        reader.check("GET a", "$1\r\n1\r\n");
+        reader.check("GET {a}nothing", "_\r\n");
+        reader.check("GET d", "_\r\n");
+        broadcast.ask("HELLO 3");
+        broadcast.check("CLIENT TRACKING ON BCAST PREFIX x", "+OK\r\n");
+        (reader, broadcast)
+    });
+    ring.epoch.0 = 2;
+    ring.handoffs = vec![handoff("15495", 1, 0)];
+    for node in &nodes {
+        node.member.adopt(&ring);
+    }
+    nodes[0]
+        .member
+        .wait("the slot is here", |progress| progress.settled)
+        .await;
+    block_in_place(|| {
+        let mut told = [reader.reply(), reader.reply()].map(|push| String::from_utf8(push).unwrap());
+        told.sort();
+        let [first, second] = told;
+        assert_eq!(first, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n");
+        assert_eq!(second, ">2\r\n$10\r\ninvalidate\r\n*1\r\n$10\r\n{a}nothing\r\n");
+        broadcast.expect(">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        assert!(reader.ask("GET a").starts_with("-MOVED 15495 "));
+        reader.check("SET d 1", "+OK\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nd\r\n");
     });
     end(nodes).await;
 }
