@@ -238,6 +238,13 @@ impl Clients {
         self.len() == 0
     }
 
+    /// Has every connection look whether there is something to do.
+    pub fn wake_all(&self) {
+        for client in self.by_id.lock().values() {
+            client.waker.wake();
+        }
+    }
+
     /// Asks every connection to end.
     pub fn stop_all(&self, how: Stop) {
         for client in self.all() {

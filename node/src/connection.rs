@@ -26,9 +26,9 @@ use tokio::net::TcpStream;
 use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
-use crate::execute::{Context, execute};
+use crate::execute::{Context, execute, resolve};
 use crate::node::Node;
-use crate::resp::{Limits, Parser, Reply};
+use crate::resp::{Args, Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
 use crate::transaction::Transaction;
@@ -66,6 +66,8 @@ pub struct Pipeline {
     letter: Bytes,
     /// Commands may wait in `input` for the client to read replies.
     blocked: bool,
+    /// The command in front of `input` waits for the end of a pause.
+    held: bool,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -84,6 +86,7 @@ impl Pipeline {
             sent: 0,
             letter: Bytes::new(),
             blocked: false,
+            held: false,
             broken: false,
         }
     }
@@ -96,6 +99,7 @@ impl Pipeline {
     /// Executes the complete commands that have arrived, as far as the client reads its replies.
     pub fn process(&mut self, now_ms: u64) {
         self.blocked = false;
+        self.held = false;
         if self.input.is_empty() {
             return;
         }
@@ -123,6 +127,11 @@ impl Pipeline {
                 Ok(None) => break,
                 Ok(Some(len)) => {
                     let args = self.parser.args(rest);
+                    if self.node.pause.is_on() && self.is_held(args, now_ms) {
+                        self.held = true;
+                        self.parser.finish();
+                        break;
+                    }
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
                         let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
@@ -156,11 +165,20 @@ impl Pipeline {
         } else {
             self.input.advance(consumed);
         }
-        self.broken |= self.reply.overflowed() || (!self.blocked && self.input.len() > INPUT_BYTES_MAX);
+        self.broken |=
+            self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
         self.session
             .client
             .input_bytes
             .store(self.input.len(), Ordering::Relaxed);
+    }
+
+    /// Whether the command has to wait for the end of a pause.
+    #[cold]
+    fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
+        let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
+        !args.is_empty()
+            && resolve(args).is_ok_and(|entry| self.node.pause.holds(entry.command, exec_writes, now_ms))
     }
 
     /// What is to be sent next.
@@ -238,7 +256,7 @@ impl Pipeline {
     }
 
     fn may_receive(&self) -> bool {
-        !self.session.closing && (!self.blocked || self.input.len() < READ_AHEAD_BYTES_MAX)
+        !self.session.closing && (!(self.blocked || self.held) || self.input.len() < READ_AHEAD_BYTES_MAX)
     }
 
     /// Makes room for a read: twice what has arrived at most, whatever lengths the client claims.
@@ -325,6 +343,9 @@ impl Connection {
         let all_sent = self.pipeline.unsent().is_empty();
         // Going on only when half of it is sent: each step then has something to do.
         if self.pipeline.blocked && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+            return Poll::Ready(Io::Progress);
+        }
+        if self.pipeline.held && !self.pipeline.node.pause.is_on() {
             return Poll::Ready(Io::Progress);
         }
         if all_sent && (self.pipeline.is_closing() || self.input_ended) {

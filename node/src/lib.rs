@@ -19,6 +19,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod pause;
 pub mod peer;
 pub mod pubsub;
 pub mod resp;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::clients::Clients;
 use crate::command::table;
+use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::resp::Limits;
 use crate::routing::Routing;
@@ -118,6 +119,8 @@ pub struct Node {
     pub clients: Clients,
     /// Who is subscribed to what.
     pub pubsub: PubSub,
+    /// Whether commands wait.
+    pub pause: Pause,
     /// What can be changed while it runs.
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
@@ -139,6 +142,7 @@ impl Node {
             stats: Stats::new(table().len()),
             clients: Clients::default(),
             pubsub: PubSub::default(),
+            pause: Pause::default(),
             settings: Settings::new(options.clients_max),
             password: options.password.map(LiveSecret::new),
             threads: options.threads,

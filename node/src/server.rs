@@ -172,7 +172,11 @@ impl Worker {
                     }
                 },
                 _ = sweep.tick() => {
-                    self.stats.expired_keys.add(self.node.store.sweep(clock::now_ms(), SWEEP_ENTRIES_MAX));
+                    let now_ms = clock::now_ms();
+                    self.stats.expired_keys.add(self.node.store.sweep(now_ms, SWEEP_ENTRIES_MAX));
+                    if self.node.pause.end_when_over(now_ms) {
+                        self.node.clients.wake_all();
+                    }
                 }
                 _ = client_check.tick(), if self.index == 0 => self.check_clients(),
             }

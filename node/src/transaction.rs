@@ -90,7 +90,8 @@ impl Transaction {
         }
     }
 
-    fn writes(&self) -> bool {
+    /// Whether there is a command that writes.
+    pub fn writes(&self) -> bool {
         self.commands
             .iter()
             .any(|queued| queued.entry.command.flags.has(Flags::WRITE))

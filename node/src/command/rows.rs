@@ -636,6 +636,12 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
+        ("pause", -3, A),
+        ("3.0.0", "Lets commands, or those that write, wait for a while."),
+        client::pause,
+    ),
+    plain(
+        Group::Connection,
         ("reply", 3, NONE),
         ("3.2.0", "Chooses which replies the connection gets."),
         client::reply_mode,
@@ -663,6 +669,12 @@ const CLIENT: &[Command] = &[
         ("trackinginfo", 2, NONE),
         ("6.2.0", "Returns of which changed keys the connection is told."),
         tracking::trackinginfo,
+    ),
+    plain(
+        Group::Connection,
+        ("unpause", 2, A),
+        ("6.2.0", "Lets commands wait no more."),
+        client::unpause,
     ),
     helps(Group::Connection, "5.0.0"),
 ];

@@ -9,6 +9,7 @@ use crate::command::table;
 use crate::commands::{integer, is_word, text};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;
+use crate::pause::Paused;
 use crate::resp::{Args, Reply};
 use crate::session::ReplyMode;
 
@@ -182,6 +183,41 @@ pub fn reply_mode(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
         skip if is_word(skip, "SKIP") => *mode = ReplyMode::SkipNext,
         _ => return Err(CommandError::Syntax),
     }
+    Ok(())
+}
+
+/// `CLIENT PAUSE timeout [WRITE | ALL]`
+pub fn pause(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let paused = match (args.get(3), args.len()) {
+        (None, _) => Paused::All,
+        (Some(all), 4) if is_word(all, "ALL") => Paused::All,
+        (Some(write), 4) if is_word(write, "WRITE") => Paused::Writes,
+        (Some(_), 4) => {
+            return Err(CommandError::Fixed("ERR CLIENT PAUSE mode must be WRITE or ALL"));
+        }
+        _ => {
+            return Err(CommandError::Other(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
+                text(args.at(1))
+            )));
+        }
+    };
+    let timeout_ms = integer(args.at(2))
+        .map_err(|_| CommandError::Fixed("ERR timeout is not an integer or out of range"))?;
+    let timeout_ms = u64::try_from(timeout_ms).map_err(|_| CommandError::Fixed("ERR timeout is negative"))?;
+    context
+        .node
+        .pause
+        .begin(paused, context.now_ms.saturating_add(timeout_ms));
+    reply.ok();
+    Ok(())
+}
+
+/// `CLIENT UNPAUSE`
+pub fn unpause(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    context.node.pause.end();
+    context.node.clients.wake_all();
+    reply.ok();
     Ok(())
 }
 
