@@ -7,8 +7,10 @@ mod support;
 mod reference;
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_node::connection::Pipeline;
 use annulus_node::mailbox;
 use reference::Reference;
 use support::transcript::play;
@@ -162,6 +164,35 @@ fn an_exec_reply_stays_whole() {
         a EXEC => *3 *3 $9 subscribe $1 c :1 :1 *3 $11 unsubscribe $1 c :0
         ",
     );
+}
+
+/// A message that waits when its subscription ends comes before the end is confirmed: in RESP2 it would be taken for the
+/// reply to the next command otherwise.
+#[test]
+fn nothing_comes_behind_the_end_of_a_subscription() {
+    const MESSAGE: &str = "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n";
+    let table = [
+        ("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"),
+        ("RESET", "+RESET\r\n"),
+    ];
+    for (command, confirmed) in table {
+        let node = support::node(&Options::default());
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let client = node.clients.admit(addr, addr, 0, 1).unwrap();
+        let mut pipeline = Pipeline::new(Arc::clone(&node), node.stats.register_thread(), client);
+        let mut answer = |input: &str| {
+            pipeline.receive(input.as_bytes());
+            pipeline.process(1);
+            let output = pipeline.unsent().to_vec();
+            pipeline.mark_sent(output.len());
+            String::from_utf8(output).unwrap()
+        };
+        answer("SUBSCRIBE c\r\n");
+        node.pubsub.publish(b"c", b"m");
+        assert_eq!(answer(&format!("{command}\r\n")), format!("{MESSAGE}{confirmed}"));
+        assert_eq!(node.pubsub.publish(b"c", b"m"), 0);
+        assert_eq!(answer("PING\r\n"), "+PONG\r\n");
+    }
 }
 
 #[test]

@@ -136,6 +136,24 @@ fn transactions_are_told_behind_their_reply() {
     );
 }
 
+/// Commands that arrive together: the news of each stand behind its reply, before the next one.
+#[test]
+fn pipelined_commands_are_told_one_by_one() {
+    let server = TestServer::start(&Options::default());
+    let redis = Reference::start_cluster();
+    for addr in [Some(server.addr), redis.as_ref().map(Reference::addr)]
+        .into_iter()
+        .flatten()
+    {
+        let mut client = Client::connect(addr);
+        client.ask("HELLO 3");
+        client.check("CLIENT TRACKING ON", "+OK\r\n");
+        client.send("GET k\r\nSET k 1\r\nGET k\r\nSET k 2\r\nSET k 3\r\n");
+        let told = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+        client.expect(format!("_\r\n+OK\r\n{told}$1\r\n1\r\n+OK\r\n{told}+OK\r\n"));
+    }
+}
+
 #[test]
 fn consent_is_asked_for() {
     as_in_redis(
@@ -253,12 +271,12 @@ fn another_connection_listens() {
 
 #[test]
 fn a_listener_that_goes_is_missed() {
-    for addr in [None, Reference::start_cluster()]
-        .iter()
-        .map(|redis| redis.as_ref().map(Reference::addr))
+    let server = TestServer::start(&Options::default());
+    let redis = Reference::start_cluster();
+    for addr in [Some(server.addr), redis.as_ref().map(Reference::addr)]
+        .into_iter()
+        .flatten()
     {
-        let server = TestServer::start(&Options::default());
-        let addr = addr.unwrap_or(server.addr);
         let (mut listener, mut client, mut other) = (
             Client::connect(addr),
             Client::connect(addr),
