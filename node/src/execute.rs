@@ -210,7 +210,7 @@ fn unknown(args: Args<'_>) -> CommandError {
 
 /// The slot that all keys of the command are in.
 #[inline]
-pub fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
+fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
     let keys = command.keys;
     if i16::from(keys.first) == i16::from(keys.last) && keys.counted.is_none() {
         return Ok(Slot::for_key(args.at(keys.first.into())));
@@ -235,7 +235,9 @@ fn queue(
     let slot = match entry.command.run {
         Run::Keyed(_) => Some(one_slot(entry.command, args)?),
         // A sharded channel is where a key of its name would be.
-        Run::Plain(_) if !entry.command.keys.is_empty() => Some(one_slot(entry.command, args)?),
+        Run::Plain(_) if !entry.command.keys.is_empty() && args.len() > 1 => {
+            Some(one_slot(entry.command, args)?)
+        }
         Run::Plain(_) | Run::Container(_) => None,
     };
     check_memory(context.node, entry.command)?;

@@ -71,8 +71,11 @@ fn tell<W: Fn(&mut Reply)>(client: &Client, options: &mut TrackingOptions, push:
         return;
     };
     if let Some(target) = redirect.target.upgrade() {
-        if target.resp3.load(Ordering::Relaxed) || target.subscriptions.is_any() {
+        if target.resp3.load(Ordering::Relaxed) {
             push.post_once(&target);
+        } else {
+            // Behind the end of its last subscription it would be taken for a reply.
+            target.subscriptions.while_any(|| push.post_once(&target));
         }
         return;
     }

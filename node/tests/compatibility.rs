@@ -102,6 +102,7 @@ fn markdown() -> String {
          `EXEC`, not inside it.\n\
          - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
          forget everything when a slot leaves the node.\n\
+         - `CLIENT PAUSE` stops neither expiry nor eviction, and who waits is not counted in `blocked_clients`.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

@@ -128,6 +128,9 @@ fn subscriptions_in_a_transaction() {
         a UNSUBSCRIBE c => +QUEUED
         a EXEC => *4 *3 $9 subscribe $1 c :1 -ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client *2 $4 pong $0  *3 $11 unsubscribe $1 c :0
         a MULTI => +OK
+        a SUNSUBSCRIBE => +QUEUED
+        a EXEC => *1 *3 $12 sunsubscribe $-1 :0
+        a MULTI => +OK
         a PUBLISH c 1 => +QUEUED
         a SPUBLISH {k} 1 => +QUEUED
         a SET {k} 1 => +QUEUED

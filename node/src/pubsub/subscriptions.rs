@@ -74,6 +74,14 @@ impl Subscriptions {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// Calls `act` if there are any; they don't end meanwhile.
+    pub fn while_any(&self, act: impl FnOnce()) {
+        let names = self.names.lock();
+        if names.iter().any(|names| !names.is_empty()) {
+            act();
+        }
+    }
+
     /// How many there are of each kind.
     pub fn counts(&self) -> [usize; 3] {
         let names = self.names.lock();
