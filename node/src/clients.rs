@@ -1,7 +1,8 @@
 //! The connected clients, as `CLIENT LIST` shows them and `CLIENT KILL` ends them.
 //!
 //! A connection writes what others may want to know of it into its [`Client`]; nobody but its own thread ever
-//! touches its buffers or its socket. To end it from elsewhere is to ask: [`Client::stop`].
+//! touches its buffers or its socket. To end it from elsewhere is to ask: [`Client::stop`]; to send it something is to
+//! put that into its mailbox: [`Client::post`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,8 +10,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+
+use crate::mailbox::{Mailbox, Posted};
+use crate::pubsub::Subscriptions;
+use crate::tracking::{Mode, TrackingOptions};
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +69,12 @@ pub struct Client {
     pub output_bytes: AtomicUsize,
     /// What it says about itself.
     pub introduction: Mutex<Introduction>,
+    /// What other threads send it.
+    pub mailbox: Mailbox,
+    /// What it is subscribed to.
+    pub subscriptions: Subscriptions,
+    /// How it wants to be told of changed keys.
+    pub tracking: Mutex<TrackingOptions>,
     stop: AtomicU8,
     waker: AtomicWaker,
 }
@@ -74,7 +86,17 @@ impl Client {
         self.waker.wake();
     }
 
-    /// How the connection is to end; `waker` will be woken when that changes.
+    /// Sends it a push that is encoded in its protocol. Never waits; a client that doesn't read is ended.
+    pub fn post(&self, letter: Bytes) {
+        match self.mailbox.post(letter) {
+            Posted::First => self.waker.wake(),
+            Posted::Overflowed => self.stop(Stop::Kill),
+            Posted::Behind | Posted::Refused => {}
+        }
+    }
+
+    /// How the connection is to end; `waker` will be woken when that changes, and by the first letter
+    /// in the mailbox.
     pub fn poll_stop(&self, waker: &std::task::Waker) -> Stop {
         self.waker.register(waker);
         match self.stop.load(Ordering::Acquire) {
@@ -95,9 +117,21 @@ impl Client {
         let introduction = self.introduction.lock().clone();
         let (input, output) = (
             self.input_bytes.load(Ordering::Relaxed),
-            self.output_bytes.load(Ordering::Relaxed),
+            self.output_bytes.load(Ordering::Relaxed) + self.mailbox.bytes(),
         );
+        let [channels, patterns, sharded] = self.subscriptions.counts();
+        let tracking = self.tracking.lock().clone();
         let mut flags = String::new();
+        for (is_set, flag) in [
+            (self.subscriptions.is_any(), 'P'),
+            (tracking.mode != Mode::Off, 't'),
+            (tracking.is_broken, 'R'),
+            (tracking.mode == Mode::Broadcast, 'B'),
+        ] {
+            if is_set {
+                flags.push(flag);
+            }
+        }
         for (is_set, flag) in [
             (&self.readonly, 'r'),
             (&self.no_evict, 'e'),
@@ -114,12 +148,13 @@ impl Client {
         // Writing to a String can't fail.
         write!(
             line,
-            " name={} age={} idle={} flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf={input} \
-             omem={output} tot-mem={} cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            " name={} age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub={sharded} multi=-1 \
+             watch=0 qbuf={input} omem={output} tot-mem={} cmd={command} user=default redir={} resp={} lib-name={} lib-ver={}",
             introduction.name,
             seconds_since(self.connected_at_ms),
             seconds_since(self.active_at_ms.load(Ordering::Relaxed)),
             size_of::<Self>() + input + output,
+            tracking.redirect_id(),
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             introduction.lib_name,
             introduction.lib_version,
@@ -163,6 +198,9 @@ impl Clients {
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             introduction: Mutex::default(),
+            mailbox: Mailbox::default(),
+            subscriptions: Subscriptions::default(),
+            tracking: Mutex::default(),
             stop: AtomicU8::new(Stop::No as u8),
             waker: AtomicWaker::new(),
         });
@@ -185,6 +223,11 @@ impl Clients {
             .collect()
     }
 
+    /// The client of that number, while it is connected.
+    pub fn find(&self, id: u64) -> Option<Arc<Client>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.lock().len()
@@ -195,6 +238,13 @@ impl Clients {
         self.len() == 0
     }
 
+    /// Has every connection look whether there is something to do.
+    pub fn wake_all(&self) {
+        for client in self.by_id.lock().values() {
+            client.waker.wake();
+        }
+    }
+
     /// Asks every connection to end.
     pub fn stop_all(&self, how: Stop) {
         for client in self.all() {
@@ -202,10 +252,22 @@ impl Clients {
         }
     }
 
-    /// Ends the clients that have sent nothing for that long.
+    /// Ends the clients whose mailboxes have been too full for too long. To be called about once a second.
+    pub fn stop_slow(&self, now_ms: u64) {
+        for client in self.by_id.lock().values() {
+            if client.mailbox.check_soft_limit(now_ms) {
+                client.stop(Stop::Kill);
+            }
+        }
+    }
+
+    /// Ends the clients that have sent nothing for that long. Who is subscribed may listen in silence.
     pub fn stop_idle(&self, now_ms: u64, idle_ms_max: u64) {
         for client in self.all() {
-            if now_ms.saturating_sub(client.active_at_ms.load(Ordering::Relaxed)) > idle_ms_max {
+            let is_listening = client.subscriptions.is_any();
+            if !is_listening
+                && now_ms.saturating_sub(client.active_at_ms.load(Ordering::Relaxed)) > idle_ms_max
+            {
                 client.stop(Stop::Kill);
             }
         }

@@ -148,6 +148,9 @@ impl ClusterState {
                 if stale.contains(slot) {
                     guard.clear();
                 }
+                if stale.contains(slot) || matches!(access, Access::Elsewhere | Access::Down) {
+                    guard.release_clients();
+                }
                 self.access.set(slot, access);
             }
         }

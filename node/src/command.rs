@@ -31,8 +31,12 @@ impl Flags {
     pub const NONE: Self = Self(0);
     /// Allowed before authentication.
     pub const NO_AUTH: Self = Self(1 << 5);
+    /// Publishes or subscribes.
+    pub const PUB_SUB: Self = Self(1 << 9);
     /// Reads keys and changes nothing.
     pub const READ: Self = Self(1 << 1);
+    /// Allowed to a subscribed connection in RESP2.
+    pub const WHILE_SUBSCRIBED: Self = Self(1 << 10);
     /// Changes keys, or may.
     pub const WRITE: Self = Self(1 << 0);
 
@@ -50,11 +54,12 @@ impl Flags {
 
     /// The names that `COMMAND` gives.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(Flags, &str); 7] = [
+        const NAMES: [(Flags, &str); 8] = [
             (Flags::WRITE, "write"),
             (Flags::READ, "readonly"),
             (Flags::DENY_OOM, "denyoom"),
             (Flags::ADMIN, "admin"),
+            (Flags::PUB_SUB, "pubsub"),
             (Flags::FAST, "fast"),
             (Flags::NO_AUTH, "no_auth"),
             (Flags::MOVABLE_KEYS, "movablekeys"),
@@ -159,6 +164,8 @@ pub enum KeyAccess {
     Create,
     /// Removes it.
     Remove,
+    /// None: it is no key, but something that is found in the same slot.
+    NotAKey,
 }
 
 impl KeyAccess {
@@ -175,6 +182,7 @@ impl KeyAccess {
             Self::Overwrite => &["OW", "update"],
             Self::Create => &["OW", "insert"],
             Self::Remove => &["RM", "delete"],
+            Self::NotAKey => &["not_key"],
         }
     }
 }
@@ -302,6 +310,8 @@ pub enum Group {
     Hash,
     /// Lists.
     List,
+    /// Messages.
+    PubSub,
     /// The node.
     Server,
     /// Sets.
@@ -323,6 +333,7 @@ impl Group {
             Self::Generic => "generic",
             Self::Hash => "hash",
             Self::List => "list",
+            Self::PubSub => "pubsub",
             Self::Server => "server",
             Self::Set => "set",
             Self::SortedSet => "sorted-set",
@@ -392,6 +403,7 @@ impl Command {
             (self.group == Group::Set, "@set"),
             (self.group == Group::SortedSet, "@sortedset"),
             (self.group == Group::String, "@string"),
+            (self.group == Group::PubSub, "@pubsub"),
             (self.group == Group::Connection, "@connection"),
             (self.group == Group::Transactions, "@transaction"),
             (self.flags.has(Flags::ADMIN), "@admin"),

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod keyspace;
 pub mod lists;
 mod pattern;
+pub mod pubsub;
 pub mod server;
 pub mod set_algebra;
 pub mod sets;
@@ -24,6 +25,7 @@ pub mod sorted_algebra;
 pub mod sorted_ranges;
 pub mod sorted_sets;
 pub mod strings;
+pub mod tracking;
 pub mod transactions;
 
 use crate::error::{CommandError, Outcome};

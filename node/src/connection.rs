@@ -7,6 +7,9 @@
 //! is executed; what the client sends meanwhile is received up to [`READ_AHEAD_BYTES_MAX`] and waits (a client
 //! that writes a long pipeline before it reads would otherwise never come to read), and beyond that it stays
 //! with the sender. A single command that is larger than [`INPUT_BYTES_MAX`] ends the connection.
+//!
+//! What other threads have put into the client's mailbox goes out between replies: behind each command, and whenever
+//! all replies are sent.
 
 use std::future::poll_fn;
 use std::io::Read;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,10 +26,10 @@ use tokio::net::TcpStream;
 use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
-use crate::execute::{Context, execute};
+use crate::execute::{Context, execute, resolve};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
-use crate::resp::{Limits, Parser, Reply};
+use crate::resp::{Args, Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
 use crate::transaction::Transaction;
@@ -43,6 +46,9 @@ pub const INPUT_BYTES_MAX: usize = 1 << 30;
 /// A single reply may take so many bytes.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
 
+/// Small letters from the mailbox are copied together up to about so much at a time.
+const COLLECTED_BYTES_MAX: usize = 64 << 10;
+
 /// Before a connection that ends in error is closed, so much of what the client still sends is read, or the
 /// kernel would discard the error reply on its way.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -57,8 +63,12 @@ pub struct Pipeline {
     reply: Reply,
     /// Bytes of `reply` that were sent.
     sent: usize,
+    /// What is left to send of a large letter. It was begun when all replies were sent, so it comes before them.
+    letter: Bytes,
     /// Commands may wait in `input` for the client to read replies.
     blocked: bool,
+    /// The command in front of `input` waits for the end of a pause.
+    held: bool,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -75,7 +85,9 @@ impl Pipeline {
             input: BytesMut::new(),
             reply: Reply::new(OUTPUT_BYTES_MAX),
             sent: 0,
+            letter: Bytes::new(),
             blocked: false,
+            held: false,
             broken: false,
         }
     }
@@ -88,6 +100,7 @@ impl Pipeline {
     /// Executes the complete commands that have arrived, as far as the client reads its replies.
     pub fn process(&mut self, now_ms: u64) {
         self.blocked = false;
+        self.held = false;
         if self.input.is_empty() {
             return;
         }
@@ -102,7 +115,7 @@ impl Pipeline {
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
         let (mut consumed, mut ahead) = (0, LookAhead::new());
         while !self.session.closing {
-            if self.unsent().len() >= OUTPUT_BYTES_SOFT_MAX {
+            if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.blocked = true;
                 break;
             }
@@ -119,6 +132,10 @@ impl Pipeline {
                 Ok(None) => break,
                 Ok(Some(command)) => {
                     let args = command.args(&self.parser, &self.input[consumed..]);
+                    if self.node.pause.is_on() && self.is_held(args, now_ms) {
+                        self.held = true;
+                        break;
+                    }
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
                         let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
@@ -135,6 +152,9 @@ impl Pipeline {
                     }
                     consumed += command.len;
                     ahead.done(&mut self.parser);
+                    if self.session.client.mailbox.has_letters() {
+                        self.collect_letters();
+                    }
                 }
                 Err(error) => {
                     self.stats.protocol_errors.add(1);
@@ -150,25 +170,69 @@ impl Pipeline {
         } else {
             self.input.advance(consumed);
         }
-        self.broken |= self.reply.overflowed() || (!self.blocked && self.input.len() > INPUT_BYTES_MAX);
+        self.broken |=
+            self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
         self.session
             .client
             .input_bytes
             .store(self.input.len(), Ordering::Relaxed);
     }
 
-    /// The replies that are still to be sent.
+    /// Whether the command has to wait for the end of a pause.
+    #[cold]
+    fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
+        let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
+        !args.is_empty()
+            && resolve(args).is_ok_and(|entry| self.node.pause.holds(entry.command, exec_writes, now_ms))
+    }
+
+    /// What is to be sent next.
     pub fn unsent(&self) -> &[u8] {
+        if self.letter.is_empty() {
+            self.unsent_replies()
+        } else {
+            &self.letter
+        }
+    }
+
+    fn unsent_replies(&self) -> &[u8] {
         &self.reply.as_bytes()[self.sent..]
+    }
+
+    /// Puts small letters behind the replies.
+    fn collect_letters(&mut self) {
+        if !self.reply.has_buffer() {
+            self.reply.use_buffer(buffers::take_output());
+        }
+        let mailbox = &self.session.client.mailbox;
+        mailbox.collect(&mut self.reply, self.sent + COLLECTED_BYTES_MAX);
+    }
+
+    /// Takes letters to be sent, now that all replies are. Says whether there are any.
+    fn take_letters(&mut self) -> bool {
+        let mailbox = &self.session.client.mailbox;
+        if !mailbox.has_letters() {
+            return false;
+        }
+        if let Some(letter) = mailbox.take_large() {
+            self.letter = letter;
+        } else {
+            self.collect_letters();
+        }
+        true
     }
 
     /// Counts bytes as sent.
     pub fn mark_sent(&mut self, bytes: usize) {
+        if !self.letter.is_empty() {
+            self.letter.advance(bytes);
+            return;
+        }
         self.sent += bytes;
         self.session
             .client
             .output_bytes
-            .store(self.unsent().len(), Ordering::Relaxed);
+            .store(self.unsent_replies().len(), Ordering::Relaxed);
         if self.sent == self.reply.len() {
             self.sent = 0;
             buffers::give_output(self.reply.take_buffer());
@@ -193,11 +257,11 @@ impl Pipeline {
     /// Bytes of the buffers that it holds.
     pub fn held_bytes(&self) -> usize {
         let queued = self.session.transaction.as_ref().map_or(0, Transaction::bytes);
-        self.input.capacity() + self.parser.held_bytes() + self.reply.len() + queued
+        self.input.capacity() + self.parser.held_bytes() + self.reply.len() + self.letter.len() + queued
     }
 
     fn may_receive(&self) -> bool {
-        !self.session.closing && (!self.blocked || self.input.len() < READ_AHEAD_BYTES_MAX)
+        !self.session.closing && (!(self.blocked || self.held) || self.input.len() < READ_AHEAD_BYTES_MAX)
     }
 
     /// Makes room for a read: twice what has arrived at most, whatever lengths the client claims.
@@ -216,6 +280,15 @@ impl Pipeline {
         if self.input.is_empty() && self.input.capacity() > 0 {
             buffers::give_input(std::mem::take(&mut self.input));
         }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let Self { node, session, .. } = self;
+        session.forget_transaction(&node.store);
+        node.pubsub.forget(&node.store, &session.client);
+        session.end_tracking(&node.store);
     }
 }
 
@@ -274,7 +347,10 @@ impl Connection {
         }
         let all_sent = self.pipeline.unsent().is_empty();
         // Going on only when half of it is sent: each step then has something to do.
-        if self.pipeline.blocked && self.pipeline.unsent().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+        if self.pipeline.blocked && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+            return Poll::Ready(Io::Progress);
+        }
+        if self.pipeline.held && !self.pipeline.node.pause.is_on() {
             return Poll::Ready(Io::Progress);
         }
         if all_sent && (self.pipeline.is_closing() || self.input_ended) {
@@ -322,7 +398,7 @@ impl Connection {
 
     /// Sends until everything is sent or the client doesn't take more.
     fn poll_send(&mut self, context: &mut TaskContext<'_>) -> std::io::Result<()> {
-        while !self.pipeline.unsent().is_empty() {
+        while !self.pipeline.unsent().is_empty() || self.pipeline.take_letters() {
             match Pin::new(&mut self.stream).poll_write(context, self.pipeline.unsent()) {
                 Poll::Ready(Ok(len)) => {
                     self.pipeline.stats.net_output_bytes.add(len as u64);
@@ -352,12 +428,13 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Pipeline { node, session, .. } = &mut self.pipeline;
-        session.forget_transaction(&node.store);
-        self.pipeline
-            .node
-            .clients
-            .dismiss(self.pipeline.session.client.id);
-        self.pipeline.stats.connections_closed.add(1);
+        let Pipeline {
+            node, session, stats, ..
+        } = &self.pipeline;
+        node.clients.dismiss(session.client.id);
+        stats.connections_closed.add(1);
+        if session.client.mailbox.is_closed() {
+            stats.slow_clients_closed.add(1);
+        }
     }
 }

@@ -77,6 +77,11 @@ pub enum CommandError {
     /// Not that password.
     #[error("WRONGPASS invalid username-password pair or user is disabled.")]
     WrongPass,
+    /// In RESP2 a subscribed connection can't tell a reply from a message.
+    #[error(
+        "ERR Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )]
+    Subscribed(String),
     /// Keys in several slots.
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,

@@ -70,6 +70,13 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
             entry.map(|entry| (entry.index, ending))
         }
     };
+    // What was said of a command holds for a whole transaction.
+    if context.session.caching_said
+        && context.session.transaction.is_none()
+        && !args.at(0).eq_ignore_ascii_case(b"client")
+    {
+        context.session.caching_said = false;
+    }
     context.stats.commands_processed.add(1);
     context.stats.error_replies.add(reply.errors() - errors);
     if let Some((index, ending)) = ending {
@@ -128,6 +135,13 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     }
     if !context.session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err(Failed::rejected(entry, CommandError::NoAuth));
+    }
+    if !reply.is_resp3()
+        && context.session.client.subscriptions.is_any()
+        && !command.flags.has(Flags::WHILE_SUBSCRIBED)
+    {
+        let error = CommandError::Subscribed(entry.full_name.clone());
+        return Err(Failed::rejected(entry, error));
     }
     if context.session.transaction.is_some() && !command.flags.has(Flags::IMMEDIATE) {
         return match queue(context, entry, args, reply) {
@@ -220,6 +234,10 @@ fn queue(
 ) -> Result<(), CommandError> {
     let slot = match entry.command.run {
         Run::Keyed(_) => Some(one_slot(entry.command, args)?),
+        // A sharded channel is where a key of its name would be.
+        Run::Plain(_) if !entry.command.keys.is_empty() && args.len() > 1 => {
+            Some(one_slot(entry.command, args)?)
+        }
         Run::Plain(_) | Run::Container(_) => None,
     };
     check_memory(context.node, entry.command)?;
@@ -272,6 +290,7 @@ pub fn run_in_slot(
     reply: &mut Reply,
     run: fn(&mut Keyed<'_, '_>) -> Outcome,
 ) -> Outcome {
+    guard.set_client(context.session.client.id);
     guard.set_touches(!context.session.client.no_touch.load(Ordering::Relaxed));
     let outcome = run(&mut Keyed {
         slot: guard,
@@ -287,6 +306,21 @@ pub fn run_in_slot(
         context.stats.expired_keys.add(tally.expired);
     }
     outcome
+}
+
+/// Remembers what the client has read, if it wants to be told of changes. The slot is held still.
+#[inline]
+pub fn track_reads(context: &Context<'_>, slot: Slot, command: &Command, args: Args<'_>) {
+    let Context { node, session, .. } = context;
+    if session.tracks_read()
+        && command.flags.has(Flags::READ)
+        && let Ok(keys) = command.keys.of(command.name, args)
+    {
+        let keys_max = node.settings.tracking_keys_max();
+        node.store
+            .tracking
+            .remember(slot, keys, &session.client, keys_max);
+    }
 }
 
 /// Makes room after a write. The caller holds no slot.
@@ -312,6 +346,7 @@ fn run_keyed(
     check_memory(context.node, entry.command).map_err(rejected)?;
     let mut guard = admit(context.node, slot, writes).map_err(rejected)?;
     let outcome = run_in_slot(context, &mut guard, args, reply, run);
+    track_reads(context, slot, entry.command, args);
     drop(guard);
     if writes {
         evict(context);
@@ -320,7 +355,7 @@ fn run_keyed(
 }
 
 /// What to tell a client that asks for a slot that is not served here.
-fn elsewhere(node: &Node, slot: Slot) -> CommandError {
+pub fn elsewhere(node: &Node, slot: Slot) -> CommandError {
     match node.routing.moved_to(slot) {
         Some(address) => CommandError::Moved { slot, address },
         None if node.routing.view().epoch == Epoch::NONE => CommandError::ClusterDown,

@@ -92,6 +92,8 @@ pub fn pipeline(data: &[u8]) {
     let Some(client) = clients.admit(addr, addr, 0, 1) else {
         unreachable!("it is the only one")
     };
+    // What one input has paused is none of the next one's.
+    node.pause.end();
     let mut pipeline = Pipeline::new(Arc::clone(node), Arc::clone(stats), client);
     let mut now_ms = 1_000_000;
     for piece in bytes.chunks(usize::from(how >> 1) + 1) {

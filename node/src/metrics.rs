@@ -77,6 +77,7 @@ impl Collector for Sources {
         self.encode_store(&mut page)?;
         self.encode_traffic(&mut page)?;
         self.encode_commands(&mut page)?;
+        self.encode_pubsub(&mut page)?;
         if let Some(member) = &self.member {
             member.encode(&mut page)?;
         }
@@ -199,6 +200,38 @@ impl Sources {
         let errors = rows().map(|(name, counts)| (name.as_str(), counts.failed + counts.rejected));
         let help = "Commands that were refused before execution or answered an error, by name";
         page.counters("annulus_command_errors", help, "command", errors)
+    }
+
+    fn encode_pubsub(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let (pubsub, totals) = (&self.node.pubsub, self.node.stats.totals());
+        let names = [
+            ("channel", pubsub.channels.len() as u64),
+            ("pattern", pubsub.patterns() as u64),
+            ("shardchannel", self.node.store.shard_channels.len() as u64),
+        ];
+        let help = "Channels and patterns that clients of this node are subscribed to";
+        page.gauges("annulus_pubsub_names", help, "kind", names.into_iter())?;
+        page.gauge(
+            "annulus_tracked_keys",
+            "Keys that clients are told of when they change",
+            None,
+            self.node.store.tracking.keys() as u64,
+        )?;
+        let relay = &pubsub.relay.counters;
+        let forwards = [
+            ("sent", relay.sent.get()),
+            ("dropped", relay.dropped.get()),
+            ("received", relay.received.get()),
+        ];
+        let help = "Published messages that other members took (sent), that they didn't get (dropped), and that came \
+                    from them (received); one message counts for each member";
+        page.counters("annulus_pubsub_forwards", help, "outcome", forwards.into_iter())?;
+        page.counter(
+            "annulus_slow_clients_closed",
+            "Client connections closed because they didn't read messages that they had subscribed to",
+            None,
+            totals.slow_clients_closed,
+        )
     }
 
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {

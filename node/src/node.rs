@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::clients::Clients;
 use crate::command::table;
+use crate::pause::Pause;
+use crate::pubsub::PubSub;
 use crate::resp::Limits;
 use crate::routing::Routing;
 use crate::secret::{LiveSecret, Secret};
@@ -36,10 +38,12 @@ pub struct Settings {
     bulk_bytes_max: AtomicUsize,
     idle_timeout_s: AtomicU64,
     keepalive_s: AtomicU64,
+    tracking_keys_max: AtomicUsize,
 }
 
 impl Settings {
     const KEEPALIVE_S_DEFAULT: u64 = 300;
+    const TRACKING_KEYS_MAX_DEFAULT: usize = 1_000_000;
 
     fn new(clients_max: usize) -> Self {
         Self {
@@ -47,6 +51,7 @@ impl Settings {
             bulk_bytes_max: AtomicUsize::new(Limits::BULK_BYTES_MAX_DEFAULT),
             idle_timeout_s: AtomicU64::new(0),
             keepalive_s: AtomicU64::new(Self::KEEPALIVE_S_DEFAULT),
+            tracking_keys_max: AtomicUsize::new(Self::TRACKING_KEYS_MAX_DEFAULT),
         }
     }
 
@@ -71,6 +76,11 @@ impl Settings {
         self.keepalive_s.load(Ordering::Relaxed)
     }
 
+    /// `tracking-table-max-keys`: so many keys are remembered for clients' caches; 0 for no limit.
+    pub fn tracking_keys_max(&self) -> usize {
+        self.tracking_keys_max.load(Ordering::Relaxed)
+    }
+
     /// Changes `maxclients`.
     pub fn set_clients_max(&self, clients_max: usize) {
         self.clients_max.store(clients_max, Ordering::Relaxed);
@@ -84,6 +94,11 @@ impl Settings {
     /// Changes `timeout`.
     pub fn set_idle_timeout_s(&self, seconds: u64) {
         self.idle_timeout_s.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Changes `tracking-table-max-keys`, as of the next read.
+    pub fn set_tracking_keys_max(&self, keys: usize) {
+        self.tracking_keys_max.store(keys, Ordering::Relaxed);
     }
 
     /// Changes `tcp-keepalive`, for connections to come.
@@ -102,6 +117,10 @@ pub struct Node {
     pub stats: Stats,
     /// Who is connected.
     pub clients: Clients,
+    /// Who is subscribed to what.
+    pub pubsub: PubSub,
+    /// Whether commands wait.
+    pub pause: Pause,
     /// What can be changed while it runs.
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
@@ -122,6 +141,8 @@ impl Node {
             routing: options.routing,
             stats: Stats::new(table().len()),
             clients: Clients::default(),
+            pubsub: PubSub::default(),
+            pause: Pause::default(),
             settings: Settings::new(options.clients_max),
             password: options.password.map(LiveSecret::new),
             threads: options.threads,

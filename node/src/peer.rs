@@ -11,12 +11,12 @@ mod elements;
 mod gossip;
 mod links;
 mod puller;
+mod relay;
 mod report;
 mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_proto::v1;
@@ -28,12 +28,13 @@ pub use clock::MonotonicClock;
 pub use gossip::{PeersUp, gossip};
 pub use links::Links;
 pub use puller::pull_handoffs;
+pub use relay::relay_messages;
 pub(crate) use server::accept;
 pub use server::{expire_freezes, serve};
 
 use crate::cluster::ClusterState;
 use crate::node::Node;
-use crate::stats::ThreadStats;
+use crate::stats::{ThreadStats, Total};
 
 /// The largest message that is accepted. Documents stay under 1 MiB since a ConfigMap holds no more, and a slot's
 /// entries are cut into chunks.
@@ -108,20 +109,4 @@ pub struct PeerCounters {
     pub bytes_out: Total,
     /// Pulls of a slot that failed and were begun again.
     pub pulls_failed: Total,
-}
-
-/// A count that only grows.
-#[derive(Debug, Default)]
-pub struct Total(AtomicU64);
-
-impl Total {
-    /// Adds to it.
-    pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// What it is now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }

@@ -268,6 +268,7 @@ fn start_peer(
         Arc::clone(&links),
         Arc::clone(&peers_up),
     ));
+    tokio::spawn(peer::relay_messages(Arc::clone(&context), Arc::clone(&links)));
     tokio::spawn(peer::pull_handoffs(Arc::clone(&context), links));
     if let Some(path) = &member.ring_file {
         tokio::spawn(watch_ring_file(Arc::clone(&state), path.clone()));

@@ -30,8 +30,8 @@ const BACKLOG: i32 = 1024;
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 const SWEEP_ENTRIES_MAX: usize = 20_000;
 
-/// How often clients are looked at that may have been silent for too long.
-const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often clients are looked at that may have been silent, or not reading, for too long.
+const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a thread pauses when the process has no file descriptors left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -158,8 +158,8 @@ impl Worker {
         let connections = TaskTracker::new();
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut idle_check = tokio::time::interval(IDLE_CHECK_INTERVAL);
-        idle_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut client_check = tokio::time::interval(CLIENT_CHECK_INTERVAL);
+        client_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -172,9 +172,13 @@ impl Worker {
                     }
                 },
                 _ = sweep.tick() => {
-                    self.stats.expired_keys.add(self.node.store.sweep(clock::now_ms(), SWEEP_ENTRIES_MAX));
+                    let now_ms = clock::now_ms();
+                    self.stats.expired_keys.add(self.node.store.sweep(now_ms, SWEEP_ENTRIES_MAX));
+                    if self.node.pause.end_when_over(now_ms) {
+                        self.node.clients.wake_all();
+                    }
                 }
-                _ = idle_check.tick(), if self.index == 0 => self.end_idle_clients(),
+                _ = client_check.tick(), if self.index == 0 => self.check_clients(),
             }
         }
         drop(listener);
@@ -200,12 +204,14 @@ impl Worker {
         connections.spawn(connection.run());
     }
 
-    fn end_idle_clients(&self) {
+    fn check_clients(&self) {
+        let now_ms = clock::now_ms();
+        self.node.clients.stop_slow(now_ms);
         let idle_timeout_s = self.node.settings.idle_timeout_s();
         if idle_timeout_s > 0 {
             self.node
                 .clients
-                .stop_idle(clock::now_ms(), idle_timeout_s.saturating_mul(1000));
+                .stop_idle(now_ms, idle_timeout_s.saturating_mul(1000));
         }
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::{Client, Introduction};
+use crate::resp::Reply;
 use crate::store::Store;
+use crate::tracking::Consent;
 use crate::transaction::{Transaction, Watched};
 
 /// Which replies a client gets: `CLIENT REPLY`.
@@ -32,6 +34,10 @@ pub struct Session {
     pub transaction: Option<Transaction>,
     /// What was watched since the last transaction.
     pub watched: Option<Watched>,
+    /// Which of its reads are remembered, for it to be told of changes.
+    pub tracked_reads: Option<Consent>,
+    /// `CLIENT CACHING` was said of the command that follows.
+    pub caching_said: bool,
 }
 
 impl Session {
@@ -44,6 +50,34 @@ impl Session {
             reply_mode: ReplyMode::On,
             transaction: None,
             watched: None,
+            tracked_reads: None,
+            caching_said: false,
+        }
+    }
+
+    /// Whether the keys of a reading command are to be remembered.
+    #[inline]
+    pub fn tracks_read(&self) -> bool {
+        match self.tracked_reads {
+            None => false,
+            Some(Consent::Always) => true,
+            Some(Consent::OptIn) => self.caching_said,
+            Some(Consent::OptOut) => !self.caching_said,
+        }
+    }
+
+    /// Is told of no changed keys any more.
+    pub fn end_tracking(&mut self, store: &Store) {
+        store.tracking.disable(&self.client);
+        self.tracked_reads = None;
+        self.caching_said = false;
+    }
+
+    /// Puts what waits in the mailbox before the reply that is about to be written, unless that is a part of another
+    /// one, or not to be sent.
+    pub fn collect_before_reply(&self, reply: &mut Reply) {
+        if !reply.is_part() && self.reply_mode == ReplyMode::On {
+            self.client.mailbox.collect_all(reply);
         }
     }
 

@@ -36,6 +36,22 @@ impl Counter {
     }
 }
 
+/// A counter with any number of writers, for what happens seldom.
+#[derive(Debug, Default)]
+pub struct Total(AtomicU64);
+
+impl Total {
+    /// Adds to it.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// What it is now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// The counters of one server thread.
@@ -95,6 +111,8 @@ counters! {
     error_replies,
     /// Replies that sent a client to another member.
     moved_replies,
+    /// Connections closed because they didn't read what they had asked to be sent.
+    slow_clients_closed,
     /// Bytes received from clients.
     net_input_bytes,
     /// Bytes sent to clients.

@@ -12,7 +12,7 @@
 //! Every change of an entry goes through `set`, `set_string`, `edit_string`, `update`, `set_expiry`, `remove`, `insert`
 //! or `clear` of the guard: that is where a stream of mutations is to be taken from.
 
-mod bitmap;
+pub(crate) mod bitmap;
 pub mod collections;
 mod eviction;
 mod guard;
@@ -31,6 +31,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
+use crate::pubsub::Channels;
+use crate::tracking::Tracking;
 use bitmap::SlotBitmap;
 pub use eviction::EvictionPolicy;
 use eviction::{Candidate, Kind, Rank, Victims};
@@ -95,6 +97,10 @@ pub struct Store {
     volatile: SlotBitmap,
     /// Keys that transactions depend on.
     watches: Watches,
+    /// Sharded channels, which are in slots as keys are.
+    pub shard_channels: Channels,
+    /// Keys in clients' caches.
+    pub tracking: Tracking,
     /// Where the next sweep begins.
     sweep_next: AtomicU16,
     /// State of the generator that picks slots to sample.
@@ -118,6 +124,8 @@ impl Store {
             occupied: SlotBitmap::new(),
             volatile: SlotBitmap::new(),
             watches: Watches::new(),
+            shard_channels: Channels::default(),
+            tracking: Tracking::default(),
             sweep_next: AtomicU16::new(0),
             random: AtomicU64::new(0),
         }

@@ -11,7 +11,7 @@ use annulus_ring::Slot;
 use crate::command::{Entry, Flags, Run};
 use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
-use crate::execute::{Context, admit, evict, run_in_slot};
+use crate::execute::{Context, admit, evict, run_in_slot, track_reads};
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::stats::Ending;
 use crate::store::{EvictionPolicy, SlotGuard, Store, WatchFlag};
@@ -90,7 +90,8 @@ impl Transaction {
         }
     }
 
-    fn writes(&self) -> bool {
+    /// Whether there is a command that writes.
+    pub fn writes(&self) -> bool {
         self.commands
             .iter()
             .any(|queued| queued.entry.command.flags.has(Flags::WRITE))
@@ -161,13 +162,17 @@ pub fn run(
         return Ok(());
     }
     reply.array(transaction.commands.len());
+    reply.set_part(true);
     for queued in &transaction.commands {
         let (begin, errors) = (reply.len(), reply.errors());
         let args = queued.args.as_args();
         let command = queued.entry.command;
         let outcome = match (command.run, &mut guard) {
-            (Run::Keyed(run), Some(guard)) => check_growth(context, guard, command.flags)
-                .and_then(|()| run_in_slot(context, guard, args, reply, run)),
+            (Run::Keyed(run), Some(guard)) => check_growth(context, guard, command.flags).and_then(|()| {
+                let outcome = run_in_slot(context, guard, args, reply, run);
+                track_reads(context, guard.slot(), command, args);
+                outcome
+            }),
             (Run::Plain(run), _) => run(context, args, reply),
             (Run::Keyed(_) | Run::Container(_), _) => command_info::all(context, args, reply),
         };
@@ -179,6 +184,7 @@ pub fn run(
         let ending = if failed { Ending::Failed } else { Ending::Done };
         context.stats.count_command(queued.entry.index.into(), ending);
     }
+    reply.set_part(false);
     drop(guard);
     if writes {
         evict(context);

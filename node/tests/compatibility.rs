@@ -12,10 +12,6 @@ use annulus_node::command::{Flags, Run, table};
 /// Commands of Redis 7.0 that are not there, and why.
 const MISSING: &[(&str, &str)] = &[
     (
-        "SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE PUBLISH SSUBSCRIBE SUNSUBSCRIBE SPUBLISH PUBSUB",
-        "not yet: messages have to cross the ring",
-    ),
-    (
         "EVAL EVALSHA EVAL_RO EVALSHA_RO SCRIPT",
         "not yet: Lua needs limits of time and memory first",
     ),
@@ -100,6 +96,13 @@ fn markdown() -> String {
          that expire in another slot than the transaction's are noticed once they are removed.\n\
          - A transaction may queue 64 MiB and let its slot grow by 64 MiB, a connection may watch 10000 keys, and commands that \
          look at many slots (`KEYS`, `SCAN`, `FLUSHALL`, `INFO` …) are refused beside commands on keys.\n\
+         - A message of `PUBLISH` and its channel may have 3 MiB together; `SPUBLISH`, which stays on its node, has no such \
+         limit. A connection may have 100000 subscriptions.\n\
+         - Messages that a connection in RESP3 publishes to itself between `MULTI` and `EXEC` come behind the reply of \
+         `EXEC`, not inside it.\n\
+         - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
+         forget everything when a slot leaves the node.\n\
+         - `CLIENT PAUSE` stops neither expiry nor eviction, and who waits is not counted in `blocked_clients`.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

@@ -117,6 +117,7 @@ impl ClusterState {
         let mut guard = self.store.lock_slot(slot);
         if outcome == Ok(Committed::Now) {
             guard.clear();
+            guard.release_clients();
         }
         self.publish(&control, slot);
         outcome

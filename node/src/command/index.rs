@@ -171,8 +171,8 @@ mod tests {
             );
             assert!(!command.since.is_empty(), "{full_name}");
             let Run::Keyed(_) = command.run else {
-                // WATCH takes its slot itself, since it keeps what it saw with the connection.
-                let routes_itself = command.name == "watch";
+                // WATCH takes its slot itself, since it keeps what it saw with the connection; so do sharded channels.
+                let routes_itself = command.name == "watch" || command.keys.access == KeyAccess::NotAKey;
                 assert!(
                     command.keys.is_empty() || routes_itself,
                     "{full_name} has keys that nobody routes by"

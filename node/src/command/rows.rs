@@ -2,20 +2,21 @@
 
 mod hashes;
 mod lists;
+mod pubsub;
 mod sets;
 mod sorted_sets;
 
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
     client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
-    strings, transactions,
+    strings, tracking, transactions,
 };
 use crate::error::Outcome;
 use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 10] = [
+pub(super) const COMMANDS: [&[Command]; 11] = [
     STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -23,6 +24,7 @@ pub(super) const COMMANDS: [&[Command]; 10] = [
     sorted_sets::SORTED_SETS,
     KEYS,
     TRANSACTIONS,
+    pubsub::PUBSUB,
     CONNECTION,
     SERVER,
     CONTAINERS,
@@ -44,6 +46,8 @@ const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
 const NONE: Flags = Flags::NONE;
+/// Ends what a connection is in the middle of.
+const FNI: Flags = FN.and(Flags::IMMEDIATE).and(Flags::WHILE_SUBSCRIBED);
 /// Runs at once between MULTI and EXEC.
 const FI: Flags = F.and(Flags::IMMEDIATE);
 
@@ -457,13 +461,13 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("ping", -1, F.and(Flags::NO_SLOT)),
+        ("ping", -1, F.and(Flags::NO_SLOT).and(Flags::WHILE_SUBSCRIBED)),
         ("1.0.0", "Answers that the server is there."),
         connection::ping,
     ),
     plain(
         Group::Connection,
-        ("quit", -1, FN.and(Flags::IMMEDIATE)),
+        ("quit", -1, FNI),
         ("1.0.0", "Ends the connection."),
         connection::quit,
     ),
@@ -481,7 +485,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("reset", 1, FN.and(Flags::IMMEDIATE)),
+        ("reset", 1, FNI),
         ("6.2.0", "Brings the connection back to where it began."),
         connection::reset,
     ),
@@ -572,9 +576,24 @@ const CONTAINERS: &[Command] = &[
 const CLIENT: &[Command] = &[
     plain(
         Group::Connection,
+        ("caching", 3, NONE),
+        ("6.0.0", "Chooses whether the next command's keys are tracked."),
+        tracking::caching,
+    ),
+    plain(
+        Group::Connection,
         ("getname", 2, NONE),
         ("2.6.9", "Returns the connection's name."),
         client::getname,
+    ),
+    plain(
+        Group::Connection,
+        ("getredir", 2, NONE),
+        (
+            "6.0.0",
+            "Returns which connection is told of changed keys instead.",
+        ),
+        tracking::getredir,
     ),
     plain(
         Group::Connection,
@@ -617,6 +636,12 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
+        ("pause", -3, A),
+        ("3.0.0", "Lets commands, or those that write, wait for a while."),
+        client::pause,
+    ),
+    plain(
+        Group::Connection,
         ("reply", 3, NONE),
         ("3.2.0", "Chooses which replies the connection gets."),
         client::reply_mode,
@@ -632,6 +657,24 @@ const CLIENT: &[Command] = &[
         ("setname", 3, NONE),
         ("2.6.9", "Names the connection."),
         client::setname,
+    ),
+    plain(
+        Group::Connection,
+        ("tracking", -3, NONE),
+        ("6.0.0", "Chooses whether the connection is told of changed keys."),
+        tracking::tracking,
+    ),
+    plain(
+        Group::Connection,
+        ("trackinginfo", 2, NONE),
+        ("6.2.0", "Returns of which changed keys the connection is told."),
+        tracking::trackinginfo,
+    ),
+    plain(
+        Group::Connection,
+        ("unpause", 2, A),
+        ("6.2.0", "Lets commands wait no more."),
+        client::unpause,
     ),
     helps(Group::Connection, "5.0.0"),
 ];

@@ -9,6 +9,7 @@ use crate::command::table;
 use crate::commands::{integer, is_word, text};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;
+use crate::pause::Paused;
 use crate::resp::{Args, Reply};
 use crate::session::ReplyMode;
 
@@ -40,8 +41,8 @@ pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     match args.get(2) {
         None => {}
         Some(word) if is_word(word, "TYPE") && args.len() == 4 => {
-            let is_normal = is_normal_type(args.at(3))?;
-            clients.retain(|_| is_normal);
+            let kind = ClientType::parse(args.at(3))?;
+            clients.retain(|client| kind.includes(client));
         }
         Some(word) if is_word(word, "ID") && args.len() > 3 => {
             let ids = args.from(3).map(client_id).collect::<Result<Vec<_>, _>>()?;
@@ -58,21 +59,42 @@ pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     Ok(())
 }
 
-/// Whether this type of client is the one that all clients here are.
-fn is_normal_type(name: &[u8]) -> Result<bool, CommandError> {
-    if is_word(name, "normal") {
-        return Ok(true);
+/// What kind of client one is.
+#[derive(Clone, Copy)]
+enum ClientType {
+    /// Subscribed to nothing.
+    Normal,
+    /// Subscribed to something.
+    PubSub,
+    /// Another node; those come by the peer protocol.
+    Node,
+}
+
+impl ClientType {
+    fn parse(name: &[u8]) -> Result<Self, CommandError> {
+        match name {
+            normal if is_word(normal, "normal") => Ok(Self::Normal),
+            pubsub if is_word(pubsub, "pubsub") => Ok(Self::PubSub),
+            node if ["master", "replica", "slave"]
+                .iter()
+                .any(|word| is_word(node, word)) =>
+            {
+                Ok(Self::Node)
+            }
+            _ => Err(CommandError::Other(format!(
+                "ERR Unknown client type '{}'",
+                text(name)
+            ))),
+        }
     }
-    if ["master", "replica", "slave", "pubsub"]
-        .iter()
-        .any(|other| is_word(name, other))
-    {
-        return Ok(false);
+
+    fn includes(self, client: &Client) -> bool {
+        match self {
+            Self::Normal => !client.subscriptions.is_any(),
+            Self::PubSub => client.subscriptions.is_any(),
+            Self::Node => false,
+        }
     }
-    Err(CommandError::Other(format!(
-        "ERR Unknown client type '{}'",
-        text(name)
-    )))
 }
 
 fn client_id(arg: &[u8]) -> Result<u64, CommandError> {
@@ -164,11 +186,47 @@ pub fn reply_mode(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
     Ok(())
 }
 
+/// `CLIENT PAUSE timeout [WRITE | ALL]`
+pub fn pause(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let paused = match (args.get(3), args.len()) {
+        (None, _) => Paused::All,
+        (Some(all), 4) if is_word(all, "ALL") => Paused::All,
+        (Some(write), 4) if is_word(write, "WRITE") => Paused::Writes,
+        (Some(_), 4) => {
+            return Err(CommandError::Fixed("ERR CLIENT PAUSE mode must be WRITE or ALL"));
+        }
+        _ => {
+            return Err(CommandError::Other(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
+                text(args.at(1))
+            )));
+        }
+    };
+    let timeout_ms = integer(args.at(2))
+        .map_err(|_| CommandError::Fixed("ERR timeout is not an integer or out of range"))?;
+    let timeout_ms = u64::try_from(timeout_ms).map_err(|_| CommandError::Fixed("ERR timeout is negative"))?;
+    context
+        .node
+        .pause
+        .begin(paused, context.now_ms.saturating_add(timeout_ms));
+    reply.ok();
+    Ok(())
+}
+
+/// `CLIENT UNPAUSE`
+pub fn unpause(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    context.node.pause.end();
+    context.node.clients.wake_all();
+    reply.ok();
+    Ok(())
+}
+
 /// Which clients `CLIENT KILL` ends.
 struct KillFilter {
     id: Option<u64>,
     remote: Option<SocketAddr>,
     local: Option<SocketAddr>,
+    kind: Option<ClientType>,
     matches_none: bool,
     skips_own: bool,
 }
@@ -179,6 +237,7 @@ impl KillFilter {
             id: None,
             remote: None,
             local: None,
+            kind: None,
             matches_none: false,
             skips_own: true,
         };
@@ -195,7 +254,7 @@ impl KillFilter {
             } else if is_word(word, "LADDR") {
                 filter.local = filter.address(value);
             } else if is_word(word, "TYPE") {
-                filter.matches_none |= !is_normal_type(value)?;
+                filter.kind = Some(ClientType::parse(value)?);
             } else if is_word(word, "USER") {
                 if value != b"default" {
                     return Err(CommandError::Other(format!("ERR No such user '{}'", text(value))));
@@ -224,6 +283,7 @@ impl KillFilter {
         !self.matches_none
             && self.id.is_none_or(|id| client.id == id)
             && self.remote.is_none_or(|remote| client.remote == remote)
+            && self.kind.is_none_or(|kind| kind.includes(client))
             && self.local.is_none_or(|local| client.local == local)
     }
 }
@@ -237,6 +297,7 @@ pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
             id: None,
             remote: address,
             local: None,
+            kind: None,
             matches_none: address.is_none(),
             skips_own: false,
         }

@@ -1,6 +1,6 @@
 //! `COMMAND …`: the table, for clients that route by it.
 
-use crate::command::{Command, Entry, KeyAccess, Keys, Run, table};
+use crate::command::{Command, Entry, KeyAccess, Keys, table};
 use crate::commands::{is_word, matches_pattern};
 use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, resolve};
@@ -131,7 +131,7 @@ fn keys_of(args: Args<'_>) -> Result<(&'static Command, Vec<&[u8]>), CommandErro
     let command = resolve(args)
         .map_err(|_| CommandError::Fixed("ERR Invalid command specified"))?
         .command;
-    if command.keys.is_empty() {
+    if command.keys.is_empty() || command.keys.access == KeyAccess::NotAKey {
         return Err(CommandError::Fixed("ERR The command has no key arguments"));
     }
     if !command.accepts(args.len()) {
@@ -205,15 +205,10 @@ fn write_row_head(entry: &Entry, reply: &mut Reply) {
     reply.integer(command.keys.step.into());
     write_words(command.categories().into_iter(), reply);
     reply.array(0);
-    match command.run {
-        Run::Keyed(_) => {
-            let specifications = key_specifications(command.keys);
-            reply.array(specifications.len());
-            for specification in specifications {
-                write_key_specification(&specification, reply);
-            }
-        }
-        Run::Plain(_) | Run::Container(_) => reply.array(0),
+    let specifications = key_specifications(command.keys);
+    reply.array(specifications.len());
+    for specification in specifications {
+        write_key_specification(&specification, reply);
     }
 }
 

@@ -36,7 +36,7 @@ fn saturated(value: u64) -> usize {
 /// The shortest `proto-max-bulk-len` that may be set, as in Redis, and the longest that lengths are counted with.
 const BULK_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 29;
 
-const PARAMETERS: [Parameter; 17] = [
+const PARAMETERS: [Parameter; 18] = [
     fixed("appendonly", |_| "no".to_owned()),
     fixed("bind", |context| {
         context.session.client.local.ip().to_canonical().to_string()
@@ -80,6 +80,12 @@ const PARAMETERS: [Parameter; 17] = [
         0..=1_000_000_000,
     ),
     fixed("tls-port", |_| "0".to_owned()),
+    live(
+        "tracking-table-max-keys",
+        |context| context.node.settings.tracking_keys_max().to_string(),
+        |settings, value| settings.set_tracking_keys_max(saturated(value)),
+        0..=1 << 62,
+    ),
 ];
 
 /// `CONFIG GET pattern [pattern …]`

@@ -113,9 +113,15 @@ pub fn hello(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Ou
     Ok(())
 }
 
-/// `PING [message]`
-pub fn ping(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+/// `PING [message]`: to a subscribed connection in RESP2 as if it were a message.
+pub fn ping(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let looks_like_message = !reply.is_resp3() && context.session.client.subscriptions.is_any();
     match (args.get(1), args.len()) {
+        (message, 1 | 2) if looks_like_message => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(message.unwrap_or_default());
+        }
         (None, _) => reply.simple("PONG"),
         (Some(message), 2) => reply.bulk(message),
         _ => return Err(CommandError::Arity("ping".to_owned())),
@@ -138,7 +144,12 @@ pub fn quit(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
 
 /// `RESET`
 pub fn reset(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    context.session.forget_transaction(&context.node.store);
+    let Context { node, session, .. } = context;
+    session.forget_transaction(&node.store);
+    node.pubsub.forget(&node.store, &session.client);
+    session.end_tracking(&node.store);
+    session.collect_before_reply(reply);
+    session.client.mailbox.discard();
     context.session.reset(context.node.password.is_some());
     reply.set_resp3(false);
     reply.simple("RESET");

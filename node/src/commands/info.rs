@@ -68,7 +68,7 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         cluster_connections: 0,
         maxclients: context.node.settings.clients_max(),
         blocked_clients: 0,
-        tracking_clients: 0,
+        tracking_clients: context.node.store.tracking.clients(),
     )
 }
 
@@ -117,6 +117,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let totals = context.node.stats.totals_since_reset();
+    let relay = &context.node.pubsub.relay.counters;
     fields!(text,
         total_connections_received: totals.connections_accepted,
         total_commands_processed: totals.commands_processed,
@@ -127,8 +128,16 @@ fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         evicted_keys: totals.evicted_keys,
         keyspace_hits: totals.keyspace_hits,
         keyspace_misses: totals.keyspace_misses,
-        pubsub_channels: 0,
-        pubsub_patterns: 0,
+        pubsub_channels: context.node.pubsub.channels.len(),
+        pubsub_patterns: context.node.pubsub.patterns(),
+        pubsubshard_channels: context.node.store.shard_channels.len(),
+        tracking_total_keys: context.node.store.tracking.keys(),
+        tracking_total_items: context.node.store.tracking.items(),
+        tracking_total_prefixes: context.node.store.tracking.prefixes(),
+        pubsub_forwards_sent: relay.sent.get(),
+        pubsub_forwards_dropped: relay.dropped.get(),
+        pubsub_forwards_received: relay.received.get(),
+        client_output_buffer_limit_disconnections: totals.slow_clients_closed,
         total_error_replies: totals.error_replies,
         protocol_errors: totals.protocol_errors,
         moved_replies: totals.moved_replies,

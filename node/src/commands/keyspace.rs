@@ -154,6 +154,7 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
         drop(guard);
         next = following(slot).and_then(|from| store.next_occupied(from));
     }
+    store.tracking.flush();
     reply.ok();
     Ok(())
 }

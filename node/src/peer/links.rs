@@ -1,7 +1,7 @@
 //! Connections to the other members.
 //!
 //! A connection belongs to one life of one member at one address; when a document says otherwise a new one is
-//! made. Gossip and handoffs have connections of their own, so that a large slot doesn't delay a heartbeat.
+//! made. Gossip, handoffs and published messages have connections of their own, so that none delays another.
 //! Connections are made when they are first used, and a broken one is made again by the next call.
 
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub enum Purpose {
     Gossip,
     /// Slots.
     Handoff,
+    /// What clients publish.
+    Messages,
 }
 
 /// The connections of this node.

@@ -125,7 +125,7 @@ impl Service {
     /// The same for a message that only a node may send.
     fn check_node(&self, sender: Option<v1::Sender>) -> Result<(NodeId, Incarnation), Status> {
         self.check(sender)?.node.ok_or_else(|| {
-            Status::invalid_argument("only a node hands over slots; name the node and its incarnation")
+            Status::invalid_argument("only a node may say this; name the node and its incarnation")
         })
     }
 }
@@ -222,6 +222,24 @@ impl Peer for Service {
         Ok(Response::new(Box::pin(unfold(outgoing, |mut outgoing| async {
             Some((outgoing.next()?, outgoing))
         }))))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<v1::PublishRequest>,
+    ) -> Result<Response<v1::PublishReply>, Status> {
+        let request = request.into_inner();
+        self.check_node(request.sender)?;
+        let Self { context, .. } = self;
+        let pubsub = &context.node.pubsub;
+        let count = request.publications.len();
+        pubsub.relay.counters.received.add(count as u64);
+        for publication in request.publications {
+            pubsub.publish(&publication.channel, &publication.payload);
+        }
+        Ok(Response::new(v1::PublishReply {
+            sender: Some(context.sender()),
+        }))
     }
 
     async fn commit_slot(

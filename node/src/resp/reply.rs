@@ -13,6 +13,7 @@ pub struct Reply {
     resp3: bool,
     bytes_max: usize,
     overflowed: bool,
+    is_part: bool,
     errors: u64,
 }
 
@@ -24,6 +25,7 @@ impl Reply {
             resp3: false,
             bytes_max,
             overflowed: false,
+            is_part: false,
             errors: 0,
         }
     }
@@ -36,6 +38,16 @@ impl Reply {
     /// Whether RESP3 is written.
     pub fn is_resp3(&self) -> bool {
         self.resp3
+    }
+
+    /// Says that what is written from here on is a part of a larger reply, or stands by itself again.
+    pub fn set_part(&mut self, is_part: bool) {
+        self.is_part = is_part;
+    }
+
+    /// Whether a larger reply is being written: nothing else may stand in it.
+    pub fn is_part(&self) -> bool {
+        self.is_part
     }
 
     /// What was written and not taken away.
@@ -188,6 +200,20 @@ impl Reply {
         self.prefixed(b'*', &Decimal::unsigned(len as u64));
     }
 
+    /// The head of a push of that many elements; an array in RESP2.
+    pub fn push(&mut self, len: usize) {
+        if self.resp3 {
+            self.prefixed(b'>', &Decimal::unsigned(len as u64));
+        } else {
+            self.array(len);
+        }
+    }
+
+    /// Something that is encoded already.
+    pub fn encoded(&mut self, bytes: &[u8]) {
+        self.raw(bytes);
+    }
+
     /// The head of a map of that many pairs; an array of twice as many in RESP2.
     pub fn map(&mut self, pairs: usize) {
         if self.resp3 {
@@ -230,7 +256,7 @@ mod tests {
     #[test]
     fn replies_in_both_protocols() {
         type Write = fn(&mut Reply);
-        let table: [(Write, &str, &str); 14] = [
+        let table: [(Write, &str, &str); 16] = [
             (Reply::ok, "+OK\r\n", "+OK\r\n"),
             (|r| r.simple("PONG"), "+PONG\r\n", "+PONG\r\n"),
             (|r| r.error(&"ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
@@ -243,6 +269,8 @@ mod tests {
             (Reply::null, "$-1\r\n", "_\r\n"),
             (Reply::null_array, "*-1\r\n", "_\r\n"),
             (|r| r.array(3), "*3\r\n", "*3\r\n"),
+            (|r| r.push(3), "*3\r\n", ">3\r\n"),
+            (|r| r.encoded(b"+x\r\n"), "+x\r\n", "+x\r\n"),
             (|r| r.map(3), "*6\r\n", "%3\r\n"),
             (|r| r.set(3), "*3\r\n", "~3\r\n"),
         ];

@@ -11,11 +11,11 @@ const WORDS: usize = SLOT_COUNT as usize / 64;
 pub struct SlotBitmap(Box<[AtomicU64]>);
 
 impl SlotBitmap {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self((0..WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
-    pub(super) fn set(&self, slot: Slot, member: bool) {
+    pub(crate) fn set(&self, slot: Slot, member: bool) {
         let bit = 1 << (slot.index() % 64);
         let word = &self.0[slot.index() / 64];
         if member {
@@ -27,12 +27,12 @@ impl SlotBitmap {
 
     /// Whether the slot is a member.
     #[inline]
-    pub(super) fn contains(&self, slot: Slot) -> bool {
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
         self.0[slot.index() / 64].load(Ordering::Relaxed) >> (slot.index() % 64) & 1 == 1
     }
 
     /// The first member at or after `from`; `None` when there is none up to the last slot.
-    pub(super) fn next_from(&self, from: Slot) -> Option<Slot> {
+    pub(crate) fn next_from(&self, from: Slot) -> Option<Slot> {
         let first = from.index() / 64;
         let mut mask = u64::MAX << (from.index() % 64);
         for (index, word) in self.0.iter().enumerate().skip(first) {
@@ -49,7 +49,7 @@ impl SlotBitmap {
     }
 
     /// The first member at or after `from`, starting again at slot 0 when there is none.
-    pub(super) fn next_around(&self, from: Slot) -> Option<Slot> {
+    pub(crate) fn next_around(&self, from: Slot) -> Option<Slot> {
         self.next_from(from).or_else(|| self.next_from(Slot::ZERO))
     }
 }

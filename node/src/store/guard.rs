@@ -44,6 +44,8 @@ pub struct SlotGuard<'a> {
     before: Before,
     tally: Tally,
     touches: bool,
+    /// The client for whom it is locked, by number.
+    client: Option<u64>,
 }
 
 /// The slot when it was locked.
@@ -77,6 +79,7 @@ impl<'a> SlotGuard<'a> {
             before,
             tally: Tally::default(),
             touches: true,
+            client: None,
         }
     }
 
@@ -108,6 +111,12 @@ impl<'a> SlotGuard<'a> {
     /// Whether [`Self::read`] makes an entry the most recently used one; it does unless told otherwise.
     pub fn set_touches(&mut self, touches: bool) {
         self.touches = touches;
+    }
+
+    /// Says which client's command makes the changes that follow.
+    #[inline]
+    pub fn set_client(&mut self, id: u64) {
+        self.client = Some(id);
     }
 
     /// The entry as a reading command sees it: counted as hit or miss, and most recently used from now on.
@@ -209,6 +218,7 @@ impl<'a> SlotGuard<'a> {
                 self.check_cost(cost)?;
                 let stored = Stored::new(key, collection, expires_at_ms, AccessStamp::at(now_ms));
                 self.put(stored);
+                self.note_change(key);
             }
         }
         Ok(())
@@ -247,7 +257,6 @@ impl<'a> SlotGuard<'a> {
     /// Adds an entry, or replaces the one that has its key.
     fn put(&mut self, mut stored: Stored) {
         let hash = self.store.hasher.hash(stored.key());
-        self.note_change(stored.key());
         if let Some(place) = self.map.find(hash, stored.key()) {
             self.map.update(place, |old| old.replace_with(stored));
         } else {
@@ -317,6 +326,7 @@ impl<'a> SlotGuard<'a> {
             let result = change(&mut collection);
             if !collection.is_empty() {
                 self.put(Stored::new(key, collection.into_value(), None, accessed));
+                self.note_change(key);
             }
             return Ok(result);
         };
@@ -381,10 +391,14 @@ impl<'a> SlotGuard<'a> {
             .map(|(place, _)| place)
     }
 
-    /// Adds an entry that another owner gave, as it is.
+    /// Adds an entry that another owner gave, as it is. No client has seen the slot here, so nobody is told.
     pub fn insert(&mut self, entry: Entry, now_ms: u64) -> Result<(), TooBig> {
         let used_at_ms = now_ms.saturating_sub(entry.idle_ms);
-        self.set(&entry.key, entry.value, entry.expires_at_ms, used_at_ms)
+        let accessed = AccessStamp::at(used_at_ms);
+        let stored = Stored::new(&entry.key, entry.value, entry.expires_at_ms, accessed);
+        self.check_cost(stored.cost())?;
+        self.put(stored);
+        Ok(())
     }
 
     /// Every entry that has not expired, in no order.
@@ -410,6 +424,12 @@ impl<'a> SlotGuard<'a> {
         removed
     }
 
+    /// Ends what clients hold on to in the slot: it is served elsewhere from now on, or begins anew.
+    pub fn release_clients(&self) {
+        self.store.shard_channels.leave(self.slot);
+        self.store.tracking.leave(self.slot);
+    }
+
     pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
         self.map.expiry_first_ms() <= now_ms
     }
@@ -418,6 +438,12 @@ impl<'a> SlotGuard<'a> {
         if self.store.watches.any(self.slot) {
             let is_over = |key: &[u8]| self.peek(key, 0).is_some() && self.peek(key, now_ms).is_none();
             self.store.watches.changed_where(self.slot, is_over);
+        }
+        if self.store.tracking.any(self.slot) {
+            let is_over = |stored: &&Stored| stored.is_expired(now_ms);
+            for stored in self.map.iter().filter(is_over) {
+                self.store.tracking.changed(self.slot, stored.key(), None);
+            }
         }
         self.map.remove_expired(now_ms)
     }
@@ -438,6 +464,9 @@ impl<'a> SlotGuard<'a> {
     fn note_change(&self, key: &[u8]) {
         if self.store.watches.any(self.slot) {
             self.store.watches.changed(self.slot, key);
+        }
+        if self.store.tracking.any(self.slot) {
+            self.store.tracking.changed(self.slot, key, self.client);
         }
     }
 

@@ -3,11 +3,7 @@
 //! Few keys, few members and values at the limits, so that commands meet. Replies whose order is not defined are
 //! sorted; random picks are compared by their shape, and then both sides go on from the same state.
 //! `ANNULUS_SEEDS` says how many seeds to try; without it there is one, always the same.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "tests fail where they stand"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail where they stand")]
 
 #[path = "../support/mod.rs"]
 mod support;

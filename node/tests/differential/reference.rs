@@ -1,4 +1,11 @@
 //! A Redis server for the time of a test, and its replies as a tree.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    dead_code,
+    reason = "tests fail where they stand, and not every test file needs all of this"
+)]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +23,21 @@ pub struct Reference {
 impl Reference {
     /// Starts one; `None`, with a word about it, when none is installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same as a cluster of this one node.
+    pub fn start_cluster() -> Option<Self> {
+        let reference = Self::start_with(&["--cluster-enabled", "yes"])?;
+        let mut client = Client::connect(reference.addr());
+        client.check("CLUSTER ADDSLOTSRANGE 0 16383", "+OK\r\n");
+        while !client.ask("CLUSTER INFO").contains("cluster_state:ok") {
+            std::thread::yield_now();
+        }
+        Some(reference)
+    }
+
+    fn start_with(options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // Free a moment ago; should somebody else take it meanwhile, the server ends at once.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -26,6 +48,7 @@ impl Reference {
         let spawned = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
+            .args(options)
             .arg("--dir")
             .arg(folder.path())
             .stdout(Stdio::null())

@@ -108,6 +108,10 @@ impl Peer for FakeSource {
         Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
     }
 
+    async fn publish(&self, _: Request<v1::PublishRequest>) -> Result<Response<v1::PublishReply>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     async fn commit_slot(
         &self,
         request: Request<v1::CommitSlotRequest>,

@@ -9,6 +9,7 @@ mod documents;
 mod fake_source;
 mod handoff;
 mod member;
+mod messages;
 mod peers;
 mod process;
 mod processes;

@@ -58,7 +58,7 @@ impl TestMember {
             store,
             routing: Arc::clone(&state) as Arc<dyn Routing>,
             password: None,
-            clients_max: 1,
+            clients_max: 100,
             threads: 1,
             started_at_ms: NOW_MS,
             run_id: incarnation.0,
@@ -75,6 +75,7 @@ impl TestMember {
             Arc::clone(&links),
             Arc::clone(&peers_up),
         ));
+        tasks.spawn(peer::relay_messages(Arc::clone(&context), Arc::clone(&links)));
         tasks.spawn(peer::pull_handoffs(Arc::clone(&context), links));
         let listed = member(number, incarnation, addr.port(), addr.port());
         Self {

@@ -63,6 +63,13 @@ async fn every_message_of_another_cluster_is_refused_before_anything_else() {
             })
             .await
             .err(),
+        client
+            .publish(v1::PublishRequest {
+                sender: sender(),
+                publications: vec![v1::Publication::default()],
+            })
+            .await
+            .err(),
     ];
     for status in refused {
         let status = status.unwrap();
@@ -122,6 +129,17 @@ async fn malformed_messages_are_refused_with_the_reason() {
                     sender: operator(CLUSTER),
                     slot: 1,
                     freeze_ms: 1,
+                })
+                .await
+                .err(),
+            Code::InvalidArgument,
+            "only a node",
+        ),
+        (
+            client
+                .publish(v1::PublishRequest {
+                    sender: operator(CLUSTER),
+                    publications: Vec::new(),
                 })
                 .await
                 .err(),

@@ -7,6 +7,8 @@
     reason = "tests fail where they stand, and not every test file needs all of this"
 )]
 
+pub mod transcript;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;

@@ -196,6 +196,10 @@ impl Peer for Service {
         Err(Status::unimplemented("not a peer"))
     }
 
+    async fn publish(&self, _: Request<v1::PublishRequest>) -> Answer<v1::PublishReply> {
+        Err(Status::unimplemented("not a peer"))
+    }
+
     async fn commit_slot(&self, _: Request<v1::CommitSlotRequest>) -> Answer<v1::CommitSlotReply> {
         Err(Status::unimplemented("not a peer"))
     }

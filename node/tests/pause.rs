@@ -1,0 +1,90 @@
+//! `CLIENT PAUSE`: commands wait, in their order, and go on when it is over; as in a Redis 7.0 in cluster mode.
+
+mod support;
+
+#[path = "differential/reference.rs"]
+mod reference;
+
+use std::time::Duration;
+
+use reference::Reference;
+use support::transcript::play;
+use support::{Client, Options, TestServer};
+
+#[test]
+fn writes_wait_until_they_may_go_on() {
+    let text = "
+        a CLIENT PAUSE => -ERR wrong number of arguments for 'client|pause' command
+        a CLIENT PAUSE x => -ERR timeout is not an integer or out of range
+        a CLIENT PAUSE -1 => -ERR timeout is negative
+        a CLIENT PAUSE 100 nonsense => -ERR CLIENT PAUSE mode must be WRITE or ALL
+        a CLIENT PAUSE 100 WRITE x => -ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.
+        a CLIENT UNPAUSE => +OK
+        a CLIENT PAUSE 60000 WRITE => +OK
+        b GET {k} => $-1
+        b MULTI => +OK
+        b GET {k} => +QUEUED
+        b SET {k} 1 =>
+        b GET {k} =>
+        b EXEC =>
+        c PUBLISH c 1 =>
+        d SPUBLISH c 1 =>
+        e FLUSHALL =>
+        f MULTI => +OK
+        f GET {k} => +QUEUED
+        f EXEC => *1 $-1
+        a GET {k} => $-1
+        a CLIENT UNPAUSE => +OK
+        b <- +QUEUED +QUEUED *3 $-1 +OK $1 1
+        c <- :0
+        d <- :0
+        e <- +OK
+        a SET {k} 2 => +OK
+        a CLIENT PAUSE 50 WRITE => +OK
+        a SET {k} 3 => +OK
+        a CLIENT PAUSE 50 => +OK
+        b PING => +PONG
+        ";
+    let server = TestServer::start(&Options::default());
+    play(server.addr, text);
+    if let Some(redis) = Reference::start_cluster() {
+        play(redis.addr(), text);
+    }
+}
+
+/// A pipeline that is held goes on with the command that was held, and nothing in it is lost or done twice.
+#[test]
+fn a_pipeline_goes_on_where_it_was_held() {
+    const INCREMENTS: usize = 20_000;
+    let server = TestServer::start(&Options {
+        threads: 2,
+        ..Options::default()
+    });
+    let (mut admin, mut client) = (server.connect(), server.connect());
+    let pipeline = "INCR n\r\n".repeat(INCREMENTS);
+    admin.check("CLIENT PAUSE 600000 WRITE", "+OK\r\n");
+    client.send(pipeline);
+    // Until it has arrived, to be held.
+    while admin.ask("CLIENT LIST").matches(" qbuf=0 ").count() > 1 {}
+    admin.check("GET n", "$-1\r\n");
+    admin.check("CLIENT UNPAUSE", "+OK\r\n");
+    for number in 1..=INCREMENTS {
+        client.expect(format!(":{number}\r\n"));
+    }
+}
+
+/// Who is held can still be ended.
+#[test]
+fn a_held_client_can_be_killed() {
+    let mut server = TestServer::start(&Options::default());
+    let (mut admin, mut client) = (server.connect(), server.connect());
+    let id = client.ask("CLIENT ID")[1..].trim_end().to_owned();
+    admin.check("CLIENT PAUSE 600000 WRITE", "+OK\r\n");
+    client.command("SET k 1");
+    admin.check(&format!("CLIENT KILL ID {id}"), ":1\r\n");
+    assert_eq!(client.rest(), b"");
+    let mut other: Client = server.connect();
+    other.command("SET k 1");
+    assert_eq!(server.shutdown(Duration::from_secs(10)), 0);
+    assert_eq!(other.rest(), b"");
+}
