@@ -17,6 +17,7 @@ pub mod keys;
 pub mod keyspace;
 pub mod lists;
 mod pattern;
+pub mod scripts;
 pub mod server;
 pub mod set_algebra;
 pub mod sets;
@@ -58,7 +59,7 @@ fn is_word(arg: &[u8], word: &str) -> bool {
 }
 
 /// An argument for a message.
-fn text(arg: &[u8]) -> String {
+pub fn text(arg: &[u8]) -> String {
     String::from_utf8_lossy(arg).into_owned()
 }
 

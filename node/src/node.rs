@@ -7,6 +7,7 @@ use crate::clients::Clients;
 use crate::command::table;
 use crate::resp::Limits;
 use crate::routing::Routing;
+use crate::script::Scripts;
 use crate::secret::{LiveSecret, Secret};
 use crate::stats::Stats;
 use crate::store::Store;
@@ -36,10 +37,12 @@ pub struct Settings {
     bulk_bytes_max: AtomicUsize,
     idle_timeout_s: AtomicU64,
     keepalive_s: AtomicU64,
+    script_ms_max: AtomicU64,
 }
 
 impl Settings {
     const KEEPALIVE_S_DEFAULT: u64 = 300;
+    const SCRIPT_MS_MAX_DEFAULT: u64 = 5000;
 
     fn new(clients_max: usize) -> Self {
         Self {
@@ -47,6 +50,7 @@ impl Settings {
             bulk_bytes_max: AtomicUsize::new(Limits::BULK_BYTES_MAX_DEFAULT),
             idle_timeout_s: AtomicU64::new(0),
             keepalive_s: AtomicU64::new(Self::KEEPALIVE_S_DEFAULT),
+            script_ms_max: AtomicU64::new(Self::SCRIPT_MS_MAX_DEFAULT),
         }
     }
 
@@ -71,6 +75,11 @@ impl Settings {
         self.keepalive_s.load(Ordering::Relaxed)
     }
 
+    /// `busy-reply-threshold`: a script that runs for so long is ended.
+    pub fn script_ms_max(&self) -> u64 {
+        self.script_ms_max.load(Ordering::Relaxed)
+    }
+
     /// Changes `maxclients`.
     pub fn set_clients_max(&self, clients_max: usize) {
         self.clients_max.store(clients_max, Ordering::Relaxed);
@@ -84,6 +93,11 @@ impl Settings {
     /// Changes `timeout`.
     pub fn set_idle_timeout_s(&self, seconds: u64) {
         self.idle_timeout_s.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Changes `busy-reply-threshold`, for scripts to come.
+    pub fn set_script_ms_max(&self, milliseconds: u64) {
+        self.script_ms_max.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Changes `tcp-keepalive`, for connections to come.
@@ -102,6 +116,8 @@ pub struct Node {
     pub stats: Stats,
     /// Who is connected.
     pub clients: Clients,
+    /// What clients sent as programs.
+    pub scripts: Arc<Scripts>,
     /// What can be changed while it runs.
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
@@ -117,8 +133,10 @@ pub struct Node {
 impl Node {
     /// A node without entries and clients.
     pub fn new(options: NodeOptions) -> Self {
+        let scripts = Scripts::new(options.store.budget_bytes(), options.threads);
         Self {
             store: options.store,
+            scripts: Arc::new(scripts),
             routing: options.routing,
             stats: Stats::new(table().len()),
             clients: Clients::default(),

@@ -15,10 +15,6 @@ const MISSING: &[(&str, &str)] = &[
         "SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE PUBLISH SSUBSCRIBE SUNSUBSCRIBE SPUBLISH PUBSUB",
         "not yet: messages have to cross the ring",
     ),
-    (
-        "EVAL EVALSHA EVAL_RO EVALSHA_RO SCRIPT",
-        "not yet: Lua needs limits of time and memory first",
-    ),
     ("SLOWLOG LATENCY", "not yet"),
     (
         "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP",
@@ -100,6 +96,7 @@ fn markdown() -> String {
          that expire in another slot than the transaction's are noticed once they are removed.\n\
          - A transaction may queue 64 MiB and let its slot grow by 64 MiB, a connection may watch 10000 keys, and commands that \
          look at many slots (`KEYS`, `SCAN`, `FLUSHALL`, `INFO` …) are refused beside commands on keys.\n\
+         - [Scripts](scripts.md) are ended after `busy-reply-threshold` milliseconds and keep to one slot.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

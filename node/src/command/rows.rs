@@ -2,6 +2,7 @@
 
 mod hashes;
 mod lists;
+mod scripts;
 mod sets;
 mod sorted_sets;
 
@@ -15,7 +16,7 @@ use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 10] = [
+pub(super) const COMMANDS: [&[Command]; 11] = [
     STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -23,6 +24,7 @@ pub(super) const COMMANDS: [&[Command]; 10] = [
     sorted_sets::SORTED_SETS,
     KEYS,
     TRANSACTIONS,
+    scripts::SCRIPTS,
     CONNECTION,
     SERVER,
     CONTAINERS,
@@ -44,8 +46,11 @@ const F: Flags = Flags::FAST;
 const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
 const NONE: Flags = Flags::NONE;
+/// Can't be called by a script.
+const NS: Flags = Flags::NO_SCRIPT;
+const ANS: Flags = A.and(NS);
 /// Runs at once between MULTI and EXEC.
-const FI: Flags = F.and(Flags::IMMEDIATE);
+const FI: Flags = F.and(Flags::IMMEDIATE).and(NS);
 
 /// A command on keys.
 const fn keyed(
@@ -124,7 +129,7 @@ const TRANSACTIONS: &[Command] = &[
     ),
     plain(
         Group::Transactions,
-        ("exec", 1, Flags::IMMEDIATE),
+        ("exec", 1, NS.and(Flags::IMMEDIATE)),
         (
             "1.2.0",
             "Runs the commands that were queued since MULTI, all at once.",
@@ -139,7 +144,7 @@ const TRANSACTIONS: &[Command] = &[
     ),
     plain(
         Group::Transactions,
-        ("unwatch", 1, F.and(Flags::NO_SLOT)),
+        ("unwatch", 1, F.and(Flags::NO_SLOT).and(NS)),
         ("2.2.0", "Watches no keys any more."),
         transactions::unwatch,
     ),
@@ -418,7 +423,7 @@ const KEYS: &[Command] = &[
     ),
     plain(
         Group::Generic,
-        ("wait", 3, NONE),
+        ("wait", 3, NS),
         ("3.0.0", "Returns how many replicas have the connection's writes."),
         server::wait,
     ),
@@ -436,7 +441,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("auth", -2, FN),
+        ("auth", -2, FN.and(NS)),
         ("1.0.0", "Tells the server who the client is."),
         connection::auth,
     ),
@@ -448,7 +453,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("hello", -1, FN),
+        ("hello", -1, FN.and(NS)),
         (
             "6.0.0",
             "Chooses the protocol and tells the server who the client is.",
@@ -463,7 +468,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("quit", -1, FN.and(Flags::IMMEDIATE)),
+        ("quit", -1, FN.and(Flags::IMMEDIATE).and(NS)),
         ("1.0.0", "Ends the connection."),
         connection::quit,
     ),
@@ -481,7 +486,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("reset", 1, FN.and(Flags::IMMEDIATE)),
+        ("reset", 1, FN.and(Flags::IMMEDIATE).and(NS)),
         ("6.2.0", "Brings the connection back to where it began."),
         connection::reset,
     ),
@@ -520,7 +525,7 @@ const SERVER: &[Command] = &[
     ),
     plain(
         Group::Server,
-        ("role", 1, F),
+        ("role", 1, F.and(NS)),
         ("2.8.12", "Returns the node's part in replication."),
         server::role,
     ),
@@ -567,42 +572,48 @@ const CONTAINERS: &[Command] = &[
         ("2.2.3", "Shows what is known about a key."),
         OBJECT,
     ),
+    container(
+        Group::Scripting,
+        "script",
+        ("2.6.0", "Looks after the scripts that the node knows."),
+        scripts::SCRIPT,
+    ),
 ];
 
 const CLIENT: &[Command] = &[
     plain(
         Group::Connection,
-        ("getname", 2, NONE),
+        ("getname", 2, NS),
         ("2.6.9", "Returns the connection's name."),
         client::getname,
     ),
     plain(
         Group::Connection,
-        ("id", 2, NONE),
+        ("id", 2, NS),
         ("5.0.0", "Returns the connection's number."),
         client::id,
     ),
     plain(
         Group::Connection,
-        ("info", 2, NONE),
+        ("info", 2, NS),
         ("6.2.0", "Describes the connection."),
         client::info,
     ),
     plain(
         Group::Connection,
-        ("kill", -3, A),
+        ("kill", -3, ANS),
         ("2.4.0", "Ends connections."),
         client::kill,
     ),
     plain(
         Group::Connection,
-        ("list", -2, A),
+        ("list", -2, ANS),
         ("2.4.0", "Describes the connections."),
         client::list,
     ),
     plain(
         Group::Connection,
-        ("no-evict", 3, A),
+        ("no-evict", 3, ANS),
         (
             "7.0.0",
             "Asks that the connection is not ended for want of memory.",
@@ -611,25 +622,25 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("no-touch", 3, NONE),
+        ("no-touch", 3, NS),
         ("7.2.0", "Chooses whether reads make keys more recently used."),
         client::no_touch,
     ),
     plain(
         Group::Connection,
-        ("reply", 3, NONE),
+        ("reply", 3, NS),
         ("3.2.0", "Chooses which replies the connection gets."),
         client::reply_mode,
     ),
     plain(
         Group::Connection,
-        ("setinfo", 4, NONE),
+        ("setinfo", 4, NS),
         ("7.2.0", "Tells the server which library the client uses."),
         client::setinfo,
     ),
     plain(
         Group::Connection,
-        ("setname", 3, NONE),
+        ("setname", 3, NS),
         ("2.6.9", "Names the connection."),
         client::setname,
     ),
@@ -758,19 +769,19 @@ const COMMAND: &[Command] = &[
 const CONFIG: &[Command] = &[
     plain(
         Group::Server,
-        ("get", -3, A),
+        ("get", -3, ANS),
         ("2.0.0", "Returns parameters."),
         config::get,
     ),
     plain(
         Group::Server,
-        ("resetstat", 2, A),
+        ("resetstat", 2, ANS),
         ("2.0.0", "Sets the counters of INFO to zero."),
         config::reset_stat,
     ),
     plain(
         Group::Server,
-        ("set", -4, A),
+        ("set", -4, ANS),
         ("2.0.0", "Changes parameters."),
         config::set,
     ),

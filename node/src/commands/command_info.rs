@@ -206,7 +206,7 @@ fn write_row_head(entry: &Entry, reply: &mut Reply) {
     write_words(command.categories().into_iter(), reply);
     reply.array(0);
     match command.run {
-        Run::Keyed(_) => {
+        Run::Keyed(_) | Run::Script(_) => {
             let specifications = key_specifications(command.keys);
             reply.array(specifications.len());
             for specification in specifications {

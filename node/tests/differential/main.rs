@@ -14,6 +14,7 @@ mod support;
 
 mod commands;
 mod reference;
+mod scripts;
 
 use commands::{Compare, Kind, Random};
 use reference::Reference;
