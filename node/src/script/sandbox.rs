@@ -40,6 +40,7 @@ impl Sandbox {
         let real = lua.globals();
         let strings: Table = real.get("string")?;
         strings::install(&lua, &strings, watchdog, bytes_max)?;
+        strings::install_counted(&lua, &strings, &real.get("table")?, bytes_max)?;
         redis_api::install_random(&lua, &real.get("math")?, api)?;
         let redis = redis_api::library(&lua, api)?;
 

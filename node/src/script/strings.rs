@@ -6,6 +6,7 @@ use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use super::pattern::{Capture, Matcher, Refusal};
 use super::raised::{bad_argument, message, number, string, type_name};
+use super::to_reply::integer;
 use super::watchdog::Watchdog;
 
 /// Puts them into the table of functions on strings. `gmatch` is made by the prelude out of `gmatch_step`.
@@ -22,6 +23,46 @@ pub fn install(lua: &Lua, strings: &Table, watchdog: &Rc<Watchdog>, bytes_max: u
     let dog = Rc::clone(watchdog);
     let gsub = lua.create_function(move |lua, args: MultiValue| gsub(lua, &args, &dog, bytes_max))?;
     strings.raw_set("gsub", gsub)
+}
+
+/// `string.rep` and `table.insert`, in place of Lua's own: those repeat nothing, or make room from far below the
+/// first element, for as long as a number says.
+pub fn install_counted(lua: &Lua, strings: &Table, tables: &Table, bytes_max: usize) -> mlua::Result<()> {
+    let repeat = lua.create_function(move |lua, args: MultiValue| repeat(lua, &args, bytes_max))?;
+    strings.raw_set("rep", repeat)?;
+    let insert = lua.create_function(|lua, args: MultiValue| insert(lua, &args))?;
+    tables.raw_set("insert", insert)
+}
+
+fn repeat(lua: &Lua, args: &MultiValue, bytes_max: usize) -> mlua::Result<LuaString> {
+    let text = string(lua, "rep", args, 0)?;
+    let times = usize::try_from(integer(number(lua, "rep", args, 1)?)).unwrap_or(0);
+    if text.as_bytes().len().saturating_mul(times) > bytes_max {
+        return Err(mlua::Error::MemoryError(String::new()));
+    }
+    let times = if text.as_bytes().is_empty() { 0 } else { times };
+    lua.create_string(text.as_bytes().repeat(times))
+}
+
+fn insert(lua: &Lua, args: &MultiValue) -> mlua::Result<()> {
+    let Some(Value::Table(list)) = args.front() else {
+        let what = format!("table expected, got {}", type_name(args.front()));
+        return Err(bad_argument(lua, "insert", 1, &what));
+    };
+    let end = list.raw_len() + 1;
+    match args.len() {
+        2 => list.raw_set(end, &args[1]),
+        3 => {
+            let Ok(place) = usize::try_from(integer(number(lua, "insert", args, 1)?)) else {
+                return Err(bad_argument(lua, "insert", 2, "position out of bounds"));
+            };
+            for index in (place + 1..=end).rev() {
+                list.raw_set(index, list.raw_get::<Value>(index - 1)?)?;
+            }
+            list.raw_set(place, &args[2])
+        }
+        _ => Err(message(lua, "wrong number of arguments to 'insert'")),
+    }
 }
 
 fn raise(lua: &Lua, refusal: Refusal<mlua::Error>) -> mlua::Error {

@@ -71,6 +71,11 @@ fn scripts_that_mean_harm_are_ended() {
             LATE,
         ),
         (
+            "table.insert({}, -2^31, 1)",
+            "-ERR user_script:1: bad argument #2",
+        ),
+        ("return string.rep('', 2^31 - 1)", "$0"),
+        (
             "local function f(n) return 1 + f(n + 1) end return f(1)",
             "-ERR user_script:1: stack overflow",
         ),
