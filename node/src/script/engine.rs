@@ -285,6 +285,7 @@ fn uncaught(lua: &Lua, value: &Value) -> Uncaught {
             Some(Raised::Reply(text)) => text.clone(),
             Some(Raised::End(doom)) => doom.to_string(),
             Some(Raised::Message(text)) => format!("ERR {text}"),
+            Some(Raised::Thrown(value)) => return uncaught(lua, value),
             None => format!("ERR {}", raised::plain_message(error)),
         },
         Value::Table(table) => match table.raw_get::<Value>("err") {

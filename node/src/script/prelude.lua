@@ -69,10 +69,7 @@ local globals = {
     return rawset(target, key, value)
   end,
   select = select,
-  setmetatable = function(target, metatable)
-    if views[target] then error(READONLY, 0) end
-    return setmetatable(target, metatable)
-  end,
+  setmetatable = given.setmetatable,
   tonumber = tonumber,
   tostring = tostring,
   type = type,

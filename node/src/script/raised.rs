@@ -18,6 +18,9 @@ pub enum Raised {
     /// The error of a command: a table with the field `err`.
     #[error("{0}")]
     Reply(String),
+    /// What a function of the script raised by itself.
+    #[error("an error of the script's own")]
+    Thrown(Value),
     /// The script is to end, whatever it catches.
     #[error("{0}")]
     End(Doom),
@@ -110,6 +113,7 @@ pub fn native(lua: &Lua, value: Value) -> mlua::Result<Value> {
     };
     match error.downcast_ref::<Raised>() {
         Some(Raised::End(_)) => Err(*error),
+        Some(Raised::Thrown(value)) => Ok(value.clone()),
         Some(Raised::Message(message)) => Ok(Value::String(lua.create_string(message)?)),
         Some(Raised::Reply(message)) => {
             let table = lua.create_table_with_capacity(0, 1)?;

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
 
-use super::raised::{PRELUDE, message, native, number, plain_message, string, type_name};
+use super::raised::{
+    PRELUDE, bad_argument, message, native, number, plain_message, reply, string, type_name,
+};
 use super::watchdog::Watchdog;
 use super::{bits, json, redis_api, strings};
 
@@ -38,6 +40,7 @@ impl Sandbox {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::OS;
         let lua = Lua::new_with(libraries, LuaOptions::default())?;
         let real = lua.globals();
+        watchdog.set_guard(real.get("pcall")?);
         let strings: Table = real.get("string")?;
         strings::install(&lua, &strings, watchdog, bytes_max)?;
         strings::install_counted(&lua, &strings, &real.get("table")?, bytes_max)?;
@@ -52,6 +55,8 @@ impl Sandbox {
             "unpack",
             lua.create_function(|lua, args: MultiValue| unpack(lua, &args))?,
         )?;
+        let set_metatable = lua.create_function(|lua, args: MultiValue| set_metatable(lua, &args))?;
+        given.set("setmetatable", set_metatable)?;
         let dog = Rc::clone(watchdog);
         let load = lua.create_function(move |lua, args: MultiValue| load(lua, &args, &dog))?;
         given.set("load", load)?;
@@ -141,7 +146,14 @@ fn load(lua: &Lua, args: &MultiValue, watchdog: &Watchdog) -> mlua::Result<Compi
     };
     let mut program = Vec::new();
     loop {
-        match watchdog.call::<Value>(lua, next, ())? {
+        let piece = match watchdog.call(lua, next, MultiValue::new()) {
+            Ok(piece) => piece,
+            Err(error) => {
+                let caught = native(lua, Value::Error(Box::new(error)))?;
+                return Ok((None, Some(caught.to_string()?)));
+            }
+        };
+        match piece {
             Value::String(piece) if !piece.as_bytes().is_empty() => {
                 program.extend_from_slice(&piece.as_bytes());
                 if program.len() > super::cache::SOURCE_BYTES_MAX {
@@ -179,4 +191,25 @@ fn unpack(lua: &Lua, args: &MultiValue) -> mlua::Result<MultiValue> {
         return Err(message(lua, "too many results to unpack"));
     }
     (from..=to).map(|index| list.raw_get::<Value>(index)).collect()
+}
+
+/// `setmetatable(table, metatable)`. What can't be written to says so by a metatable that is shown as `false`.
+fn set_metatable(lua: &Lua, args: &MultiValue) -> mlua::Result<Table> {
+    let Some(Value::Table(table)) = args.front() else {
+        let what = format!("table expected, got {}", type_name(args.front()));
+        return Err(bad_argument(lua, "setmetatable", 1, &what));
+    };
+    let metatable = match args.get(1) {
+        Some(Value::Nil) => None,
+        Some(Value::Table(metatable)) => Some(metatable.clone()),
+        _ => return Err(bad_argument(lua, "setmetatable", 2, "nil or table expected")),
+    };
+    let shown = table
+        .metatable()
+        .map(|metatable| metatable.raw_get::<Value>("__metatable"));
+    match shown.transpose()?.unwrap_or(Value::Nil) {
+        Value::Nil => table.set_metatable(metatable).map(|()| table.clone()),
+        Value::Boolean(false) => Err(reply("ERR Attempt to modify a readonly table")),
+        _ => Err(message(lua, "cannot change a protected metatable")),
+    }
 }

@@ -268,7 +268,7 @@ fn replace(
             for capture in captures.map_err(|refusal| raise(lua, refusal))? {
                 args.push_back(capture_value(lua, text, capture)?);
             }
-            watchdog.call::<Value>(lua, function, args)?
+            watchdog.call(lua, function, args)?
         }
     };
     match value {

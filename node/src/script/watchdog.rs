@@ -3,13 +3,13 @@
 //! Lua asks every few hundred instructions, and so does whatever here takes long without Lua. Once a script is to
 //! be ended, every further question is answered in the same way, so that it can't go on by catching the error.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mlua::{Function, Lua};
+use mlua::{Function, Lua, MultiValue, Value};
 
 use super::raised::{self, Raised};
 use crate::clock;
@@ -90,6 +90,7 @@ pub struct Watchdog {
     doom: Cell<Option<Doom>>,
     /// Functions here that wait for functions of the script.
     depth: Cell<u32>,
+    guard: OnceCell<Function>,
     running: Arc<Running>,
 }
 
@@ -101,6 +102,7 @@ impl Watchdog {
             began: Cell::new(clock::monotonic()),
             doom: Cell::new(None),
             depth: Cell::new(0),
+            guard: OnceCell::new(),
             running,
         }
     }
@@ -131,22 +133,27 @@ impl Watchdog {
         }
     }
 
+    /// What functions of scripts are called by: Lua's own `pcall`.
+    pub fn set_guard(&self, pcall: Function) {
+        // There is one state for each watchdog.
+        self.guard.get_or_init(|| pcall);
+    }
+
     /// Calls a function of the script from one of those here, which take more of the thread's stack than Lua's own.
-    pub fn call<R: mlua::FromLuaMulti>(
-        &self,
-        lua: &Lua,
-        function: &Function,
-        args: impl mlua::IntoLuaMulti,
-    ) -> mlua::Result<R> {
+    pub fn call(&self, lua: &Lua, function: &Function, args: MultiValue) -> mlua::Result<Value> {
         const DEPTH_MAX: u32 = 16;
         let depth = self.depth.get();
-        if depth >= DEPTH_MAX {
+        let Some(guard) = self.guard.get().filter(|_| depth < DEPTH_MAX) else {
             return Err(raised::message(lua, "C stack overflow"));
-        }
+        };
         self.depth.set(depth + 1);
-        let result = function.call(args);
+        let results = guard.call::<(bool, Value)>((function, args));
         self.depth.set(depth);
-        result
+        match results? {
+            (true, value) => Ok(value),
+            (false, Value::Error(error)) => Err(*error),
+            (false, value) => Err(mlua::Error::external(Raised::Thrown(value))),
+        }
     }
 
     /// Why the script is ended, if it is.
