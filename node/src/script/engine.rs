@@ -1,7 +1,7 @@
 //! Runs scripts in the Lua state of the client's thread.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +39,16 @@ pub struct Request<'r> {
     pub argv: Args<'r>,
     /// Whether commands that write are refused.
     pub read_only: bool,
+}
+
+/// How Lua collects garbage while there is room: seldom, since most scripts leave little.
+const CALM: (i32, i32) = (600, 200);
+/// And when there is not: at the limit it doesn't look for garbage, so it has to look for it before.
+const PRESSED: (i32, i32) = (120, 400);
+
+fn pace((pause, step_multiplier): (i32, i32)) -> GcMode {
+    let parameters = GcIncParams::default();
+    GcMode::Incremental(parameters.pause(pause).step_multiplier(step_multiplier))
 }
 
 thread_local! {
@@ -92,8 +102,9 @@ struct Engine {
     running: Arc<Running>,
     last_error: LastError,
     compiled: LruCache<ScriptId, Function, foldhash::fast::RandomState>,
-    /// What the state takes when nothing has run in it.
-    bytes_at_first: usize,
+    /// A state that takes more is looked after more often, and not kept.
+    bytes_at_ease: usize,
+    is_pressed: Rc<Cell<bool>>,
 }
 
 impl Drop for Engine {
@@ -115,13 +126,17 @@ impl Engine {
         })?;
         let lua = &sandbox.lua;
         lua.set_memory_limit(scripts.state_bytes_max)?;
-        // At the limit Lua doesn't look for garbage, so it has to look for it before.
-        let pace = GcIncParams::default().pause(120).step_multiplier(400);
-        lua.gc_set_mode(GcMode::Incremental(pace));
-        let dog = Rc::clone(&watchdog);
+        lua.gc_set_mode(pace(CALM));
+        let bytes_at_ease = lua.used_memory() + scripts.state_bytes_max / 8;
+        let is_pressed = Rc::new(Cell::new(false));
+        let (dog, pressed) = (Rc::clone(&watchdog), Rc::clone(&is_pressed));
         let triggers = HookTriggers::new().every_nth_instruction(INSTRUCTIONS);
-        lua.set_global_hook(triggers, move |_, _| {
+        lua.set_global_hook(triggers, move |lua, _| {
             dog.check()?;
+            if !pressed.get() && lua.used_memory() > bytes_at_ease {
+                pressed.set(true);
+                lua.gc_set_mode(pace(PRESSED));
+            }
             Ok(mlua::VmState::Continue)
         })?;
         scripts.running.lock().push(Arc::clone(&running));
@@ -129,7 +144,8 @@ impl Engine {
         Ok(Self {
             scripts: Arc::clone(scripts),
             flushes: scripts.flushes.load(Ordering::Relaxed),
-            bytes_at_first: lua.used_memory(),
+            bytes_at_ease,
+            is_pressed,
             sandbox,
             shared,
             watchdog,
@@ -255,7 +271,10 @@ impl Engine {
         if self.watchdog.doom().is_some() || tidy.call::<()>(()).is_err() {
             return false;
         }
-        let is_large = |lua: &Lua| lua.used_memory() > self.bytes_at_first + self.scripts.state_bytes_max / 4;
+        let is_large = |lua: &Lua| lua.used_memory() > self.bytes_at_ease;
+        if self.is_pressed.take() {
+            lua.gc_set_mode(pace(CALM));
+        }
         if is_large(lua) && lua.gc_collect().is_err() {
             return false;
         }
