@@ -23,3 +23,12 @@ pub fn now_us() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// A moment to measure from, which no change of the clock moves.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that everything else is handed"
+)]
+pub fn monotonic() -> std::time::Instant {
+    std::time::Instant::now()
+}

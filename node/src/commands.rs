@@ -18,6 +18,7 @@ pub mod keyspace;
 pub mod lists;
 mod pattern;
 pub mod pubsub;
+pub mod scripts;
 pub mod server;
 pub mod set_algebra;
 pub mod sets;
@@ -60,7 +61,7 @@ fn is_word(arg: &[u8], word: &str) -> bool {
 }
 
 /// An argument for a message.
-fn text(arg: &[u8]) -> String {
+pub fn text(arg: &[u8]) -> String {
     String::from_utf8_lossy(arg).into_owned()
 }
 

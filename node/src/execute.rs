@@ -10,6 +10,7 @@ use annulus_ring::{Epoch, Slot};
 use crate::command::{Command, Entry, Flags, Run, table};
 use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
+use crate::exclusive::Exclusive;
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::routing::Access;
@@ -155,6 +156,14 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
             run_keyed(context, entry, slot, args, reply, run)?
         }
         Run::Plain(run) => run(context, args, reply),
+        Run::Script(run) => {
+            let rejected = |error| Failed::rejected(entry, error);
+            let slot = slot_of(command, args).map_err(rejected)?;
+            let mut exclusive = Exclusive::new(context.node, slot, command.may_write()).map_err(rejected)?;
+            let outcome = run(context, &mut exclusive, args, reply);
+            exclusive.end(context);
+            outcome
+        }
         // A family is only ever run by its own name where that means something: `COMMAND`.
         Run::Container(_) => command_info::all(context, args, reply),
     };
@@ -224,6 +233,19 @@ fn one_slot(command: &Command, args: Args<'_>) -> Result<Slot, CommandError> {
     }
 }
 
+/// The slot of a command that may be one without keys.
+pub fn slot_of(command: &Command, args: Args<'_>) -> Result<Option<Slot>, CommandError> {
+    match command.run {
+        Run::Keyed(_) => one_slot(command, args).map(Some),
+        Run::Script(_) if command.keys.of(command.name, args)?.next().is_some() => {
+            one_slot(command, args).map(Some)
+        }
+        // A sharded channel is where a key of its name would be.
+        Run::Plain(_) if !command.keys.is_empty() && args.len() > 1 => one_slot(command, args).map(Some),
+        Run::Script(_) | Run::Plain(_) | Run::Container(_) => Ok(None),
+    }
+}
+
 /// Checks a command between `MULTI` and `EXEC` as far as it can be checked now, and keeps it.
 #[cold]
 fn queue(
@@ -232,14 +254,7 @@ fn queue(
     args: Args<'_>,
     reply: &mut Reply,
 ) -> Result<(), CommandError> {
-    let slot = match entry.command.run {
-        Run::Keyed(_) => Some(one_slot(entry.command, args)?),
-        // A sharded channel is where a key of its name would be.
-        Run::Plain(_) if !entry.command.keys.is_empty() && args.len() > 1 => {
-            Some(one_slot(entry.command, args)?)
-        }
-        Run::Plain(_) | Run::Container(_) => None,
-    };
+    let slot = slot_of(entry.command, args)?;
     check_memory(context.node, entry.command)?;
     if let Some(slot) = slot
         && matches!(

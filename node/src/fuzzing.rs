@@ -81,6 +81,48 @@ fn node(needs_password: bool) -> &'static (Arc<Node>, Arc<ThreadStats>) {
     })
 }
 
+/// A script runs, and then one that must find nothing of it. The first byte says how long the program is, whether it
+/// comes in RESP3, and whether it is cut off soon; what is behind the program is its argument.
+pub fn script(data: &[u8]) {
+    const CHECK: &[u8] =
+        b"return {#KEYS, #ARGV, type(string.find), tostring(rawget(_G, 'x')), tostring(string[1])}";
+    const FRESH: &[u8] = b"*5\r\n:0\r\n:0\r\n$8\r\nfunction\r\n$3\r\nnil\r\n$3\r\nnil\r\n";
+    let Some((&how, bytes)) = data.split_first() else {
+        return;
+    };
+    let (program, argument) = bytes.split_at(bytes.len() * usize::from(how >> 1) / 127);
+    let (node, stats) = node(false);
+    node.settings.set_script_ms_max(100);
+    let clients = Clients::default();
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 6379));
+    let Some(client) = clients.admit(addr, addr, 0, 1) else {
+        unreachable!("it is the only one")
+    };
+    let mut pipeline = Pipeline::new(Arc::clone(node), Arc::clone(stats), client);
+    let mut ask = |args: &[&[u8]]| {
+        pipeline.receive(format!("*{}\r\n", args.len()).as_bytes());
+        for arg in args {
+            pipeline.receive(format!("${}\r\n", arg.len()).as_bytes());
+            pipeline.receive(arg);
+            pipeline.receive(b"\r\n");
+        }
+        pipeline.process(1_000_000);
+        let reply = pipeline.unsent().to_vec();
+        pipeline.mark_sent(reply.len());
+        reply
+    };
+    if how & 1 == 1 {
+        ask(&[b"HELLO", b"3"]);
+    }
+    check_replies(&ask(&[b"EVAL", program, b"1", b"{t}k", argument]));
+    assert_eq!(ask(&[b"EVAL", CHECK, b"0"]), FRESH, "the script left something");
+    assert!(
+        !node.store.is_over_budget(),
+        "{} bytes used",
+        node.store.used_bytes()
+    );
+}
+
 /// A connection receives any bytes. The first byte says whether it must authenticate and how the bytes are cut.
 pub fn pipeline(data: &[u8]) {
     let Some((&how, bytes)) = data.split_first() else {
@@ -138,7 +180,10 @@ fn check_replies(mut bytes: &[u8]) {
         };
         let number = crate::resp::number::parse_i64(text);
         match (kind, number) {
-            (b'+' | b'-', _) | (b'_', None) | (b':', Some(_)) | (b'$' | b'*', Some(-1)) => {}
+            (b'+' | b'-' | b',' | b'(' | b'#', _)
+            | (b'_', None)
+            | (b':', Some(_))
+            | (b'$' | b'*', Some(-1)) => {}
             (b'$' | b'=', Some(len @ 0..)) => {
                 let len = usize::try_from(len).unwrap_or(usize::MAX);
                 assert_eq!(

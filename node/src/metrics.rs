@@ -108,6 +108,14 @@ impl Sources {
             Some(&Unit::Bytes),
             store.budget_bytes(),
         )?;
+        let scripts = &self.node.scripts;
+        let script_bytes = scripts.state_bytes() + scripts.cached().1;
+        page.gauge(
+            "annulus_scripts_memory_used",
+            "What scripts take beside the entries: their sources and the Lua states of the threads",
+            Some(&Unit::Bytes),
+            script_bytes as u64,
+        )?;
         page.counter(
             "annulus_hits",
             "Key look-ups of reading commands that found the key",

@@ -9,6 +9,7 @@ use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::resp::Limits;
 use crate::routing::Routing;
+use crate::script::Scripts;
 use crate::secret::{LiveSecret, Secret};
 use crate::stats::Stats;
 use crate::store::Store;
@@ -39,11 +40,13 @@ pub struct Settings {
     idle_timeout_s: AtomicU64,
     keepalive_s: AtomicU64,
     tracking_keys_max: AtomicUsize,
+    script_ms_max: AtomicU64,
 }
 
 impl Settings {
     const KEEPALIVE_S_DEFAULT: u64 = 300;
     const TRACKING_KEYS_MAX_DEFAULT: usize = 1_000_000;
+    const SCRIPT_MS_MAX_DEFAULT: u64 = 5000;
 
     fn new(clients_max: usize) -> Self {
         Self {
@@ -52,6 +55,7 @@ impl Settings {
             idle_timeout_s: AtomicU64::new(0),
             keepalive_s: AtomicU64::new(Self::KEEPALIVE_S_DEFAULT),
             tracking_keys_max: AtomicUsize::new(Self::TRACKING_KEYS_MAX_DEFAULT),
+            script_ms_max: AtomicU64::new(Self::SCRIPT_MS_MAX_DEFAULT),
         }
     }
 
@@ -81,6 +85,11 @@ impl Settings {
         self.tracking_keys_max.load(Ordering::Relaxed)
     }
 
+    /// `busy-reply-threshold`: a script that runs for so long is ended.
+    pub fn script_ms_max(&self) -> u64 {
+        self.script_ms_max.load(Ordering::Relaxed)
+    }
+
     /// Changes `maxclients`.
     pub fn set_clients_max(&self, clients_max: usize) {
         self.clients_max.store(clients_max, Ordering::Relaxed);
@@ -99,6 +108,11 @@ impl Settings {
     /// Changes `tracking-table-max-keys`, as of the next read.
     pub fn set_tracking_keys_max(&self, keys: usize) {
         self.tracking_keys_max.store(keys, Ordering::Relaxed);
+    }
+
+    /// Changes `busy-reply-threshold`, for scripts to come.
+    pub fn set_script_ms_max(&self, milliseconds: u64) {
+        self.script_ms_max.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Changes `tcp-keepalive`, for connections to come.
@@ -121,6 +135,8 @@ pub struct Node {
     pub pubsub: PubSub,
     /// Whether commands wait.
     pub pause: Pause,
+    /// What clients sent as programs.
+    pub scripts: Arc<Scripts>,
     /// What can be changed while it runs.
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
@@ -136,8 +152,10 @@ pub struct Node {
 impl Node {
     /// A node without entries and clients.
     pub fn new(options: NodeOptions) -> Self {
+        let scripts = Scripts::new(options.store.budget_bytes(), options.threads);
         Self {
             store: options.store,
+            scripts: Arc::new(scripts),
             routing: options.routing,
             stats: Stats::new(table().len()),
             clients: Clients::default(),

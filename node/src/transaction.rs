@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use annulus_ring::Slot;
 
 use crate::command::{Entry, Flags, Run};
-use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
-use crate::execute::{Context, admit, evict, run_in_slot, track_reads};
+use crate::exclusive::Exclusive;
+use crate::execute::Context;
 use crate::resp::{Args, OwnedArgs, Reply};
-use crate::stats::Ending;
-use crate::store::{EvictionPolicy, SlotGuard, Store, WatchFlag};
+use crate::store::{SlotGuard, Store, WatchFlag};
 
 /// What one connection may have queued, in bytes.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -22,8 +21,6 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 const QUEUED_COMMAND_BYTES: usize = 2 * size_of::<Queued>() + 2 * 16;
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
-/// By how much a transaction may let its slot grow: room is made only after it.
-const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 /// Commands between `MULTI` and `EXEC`.
 #[derive(Default)]
@@ -44,7 +41,9 @@ struct Queued {
 impl Transaction {
     /// Adds a command that was checked.
     pub fn push(&mut self, entry: &'static Entry, slot: Option<Slot>, args: Args<'_>) -> Outcome {
-        let roams = slot.is_none() && !entry.command.flags.has(Flags::NO_SLOT);
+        // A script without keys takes at most the transaction's own slot.
+        let is_script = matches!(entry.command.run, Run::Script(_));
+        let roams = slot.is_none() && !is_script && !entry.command.flags.has(Flags::NO_SLOT);
         let has_keys = slot.is_some() || self.commands.iter().any(|other| other.slot.is_some());
         if has_keys && (roams || self.roams) {
             return Err(CommandError::Fixed(
@@ -94,7 +93,7 @@ impl Transaction {
     pub fn writes(&self) -> bool {
         self.commands
             .iter()
-            .any(|queued| queued.entry.command.flags.has(Flags::WRITE))
+            .any(|queued| queued.entry.command.may_write())
     }
 }
 
@@ -151,57 +150,17 @@ pub fn run(
     watched: Option<&Watched>,
     reply: &mut Reply,
 ) -> Outcome {
-    let writes = transaction.writes();
-    let slot = transaction.slot()?;
-    let mut guard = match slot {
-        Some(slot) => Some(admit(context.node, slot, writes)?),
-        None => None,
-    };
-    if watched.is_some_and(|watched| watched.is_changed(guard.as_ref(), context.now_ms)) {
+    let mut exclusive = Exclusive::new(context.node, transaction.slot()?, transaction.writes())?;
+    if watched.is_some_and(|watched| watched.is_changed(exclusive.guard(), context.now_ms)) {
         reply.null_array();
         return Ok(());
     }
     reply.array(transaction.commands.len());
     reply.set_part(true);
     for queued in &transaction.commands {
-        let (begin, errors) = (reply.len(), reply.errors());
-        let args = queued.args.as_args();
-        let command = queued.entry.command;
-        let outcome = match (command.run, &mut guard) {
-            (Run::Keyed(run), Some(guard)) => check_growth(context, guard, command.flags).and_then(|()| {
-                let outcome = run_in_slot(context, guard, args, reply, run);
-                track_reads(context, guard.slot(), command, args);
-                outcome
-            }),
-            (Run::Plain(run), _) => run(context, args, reply),
-            (Run::Keyed(_) | Run::Container(_), _) => command_info::all(context, args, reply),
-        };
-        if let Err(error) = &outcome {
-            reply.truncate(begin);
-            reply.error(error);
-        }
-        let failed = reply.errors() > errors;
-        let ending = if failed { Ending::Failed } else { Ending::Done };
-        context.stats.count_command(queued.entry.index.into(), ending);
+        exclusive.run(context, queued.entry, queued.args.as_args(), reply);
     }
     reply.set_part(false);
-    drop(guard);
-    if writes {
-        evict(context);
-    }
-    Ok(())
-}
-
-/// Refuses a command that may need memory where a transaction has taken too much of it: nothing is evicted while
-/// it runs.
-fn check_growth(context: &Context<'_>, guard: &SlotGuard<'_>, flags: Flags) -> Outcome {
-    let is_too_much = if context.node.store.eviction() == EvictionPolicy::NoEviction {
-        guard.excess_bytes() > 0
-    } else {
-        guard.grown_bytes() > GROWTH_BYTES_MAX
-    };
-    if is_too_much && flags.has(Flags::DENY_OOM) {
-        return Err(CommandError::OutOfMemory);
-    }
+    exclusive.end(context);
     Ok(())
 }

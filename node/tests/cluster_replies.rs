@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use annulus_node::routing::{Access, ClusterView, MemberView, Routing};
 use annulus_ring::{Address, ClusterUid, Epoch, MemberState, NodeId, Slot, SlotRange};
-use support::{Options, TestServer};
+use support::{Options, TestServer, encode};
 
 fn range(first: u16, last: u16) -> SlotRange {
     SlotRange {
@@ -137,6 +137,46 @@ fn a_command_goes_where_its_slot_is() {
     routing.own_access.store(0, Ordering::Relaxed);
     client.check(&format!("GET {own}"), "$5\r\nvalue\r\n");
     assert_eq!(server.node.stats.totals().moved_replies, 2);
+}
+
+/// A script goes where its keys are; one without keys runs here and finds only what is here.
+#[test]
+fn a_script_goes_where_its_keys_are() {
+    let routing = Two::new(Epoch(7));
+    let server = TestServer::start(&Options {
+        routing: routing.clone(),
+        ..Options::default()
+    });
+    let mut client = server.connect();
+    let (own, others) = (key_in(250), key_in(150));
+    let mut eval = |command: &str, script: &str, keys: &[&str]| {
+        let count = keys.len().to_string();
+        let words = [command, script, &count];
+        let words = words.iter().chain(keys).map(|word| word.as_bytes());
+        client.send(encode(&words.collect::<Vec<_>>()));
+        String::from_utf8(client.reply()).unwrap()
+    };
+    let (set, get) = (
+        "return redis.call('set', KEYS[1], 'v')",
+        "return redis.call('get', KEYS[1])",
+    );
+    assert_eq!(eval("EVAL", set, &[&own]), "+OK\r\n");
+    assert_eq!(
+        eval("EVAL", set, &[&others]),
+        "-MOVED 150 node-1.example:6379\r\n"
+    );
+    assert_eq!(
+        eval("EVAL_RO", get, &[&others]),
+        "-MOVED 150 node-1.example:6379\r\n"
+    );
+    let elsewhere = eval("EVAL", &format!("return redis.call('get', '{others}')"), &[]);
+    let expected = "-ERR Script attempted to access a non local key in a cluster node script: ";
+    assert!(elsewhere.starts_with(expected), "{elsewhere}");
+    routing.own_access.store(1, Ordering::Relaxed);
+    assert!(eval("EVAL", set, &[&own]).starts_with("-TRYAGAIN "));
+    assert!(eval("EVAL", &format!("return redis.call('get', '{own}')"), &[]).starts_with("-TRYAGAIN "));
+    assert_eq!(eval("EVAL_RO", get, &[&own]), "$1\r\nv\r\n");
+    assert_eq!(eval("EVAL", "return 1", &[]), ":1\r\n");
 }
 
 #[test]

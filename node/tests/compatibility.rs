@@ -11,10 +11,6 @@ use annulus_node::command::{Flags, Run, table};
 
 /// Commands of Redis 7.0 that are not there, and why.
 const MISSING: &[(&str, &str)] = &[
-    (
-        "EVAL EVALSHA EVAL_RO EVALSHA_RO SCRIPT",
-        "not yet: Lua needs limits of time and memory first",
-    ),
     ("SLOWLOG LATENCY", "not yet"),
     (
         "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP",
@@ -103,6 +99,7 @@ fn markdown() -> String {
          - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
          forget everything when a slot leaves the node.\n\
          - `CLIENT PAUSE` stops neither expiry nor eviction, and who waits is not counted in `blocked_clients`.\n\
+         - [Scripts](scripts.md) are ended after `busy-reply-threshold` milliseconds and keep to one slot.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

@@ -94,6 +94,62 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Pieces of programs that often fit together.
+fn any_program() -> impl Strategy<Value = String> {
+    let pieces = [
+        "local t = {} ",
+        "t[#t + 1] = ",
+        "t.x = ",
+        "t ",
+        "return ",
+        "redis.call('set', KEYS[1], ARGV[1]) ",
+        "redis.call('get', KEYS[1]) ",
+        "redis.pcall(ARGV[1], KEYS[1]) ",
+        "redis.setresp(3) ",
+        "for i = 1, 3 do ",
+        "while true do ",
+        "if ",
+        "then ",
+        "end ",
+        "function() ",
+        "pcall(",
+        "coroutine.wrap(",
+        "string.gsub('abc', '(.)', ",
+        "string.rep('x', 1e5) ",
+        "string.find(",
+        "cjson.encode(",
+        "cjson.decode(",
+        "setmetatable({}, ",
+        "table.insert(",
+        "string, ",
+        "_G, ",
+        "rawset(",
+        "error(",
+        "unpack(",
+        "loadstring(",
+        "{map = {a = 1}} ",
+        "{set = {1}} ",
+        "{err = 'E x'} ",
+        "{double = 1.5} ",
+        "ARGV[1]",
+        "'%a+'",
+        "1",
+        "nil",
+        "{",
+        "}",
+        "(",
+        ") ",
+        ", ",
+        ".. ",
+        "x = ",
+    ];
+    let piece = prop_oneof![
+        20 => proptest::sample::select(pieces.to_vec()).prop_map(str::to_owned),
+        1 => "[ -~]{0,6}",
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -103,5 +159,16 @@ proptest! {
         data.extend(pieces.concat());
         fuzzing::pipeline(&data);
         fuzzing::parser(&data);
+    }
+
+    #[test]
+    fn a_script_leaves_nothing(resp3: bool, program in any_program(), argument in any_word()) {
+        // The first byte says where the program ends; a length that 127 divides has exact places.
+        let mut data = vec![127 << 1 | u8::from(resp3)];
+        data.extend(program.as_bytes());
+        fuzzing::script(&data);
+        data[0] = 64 << 1 | u8::from(resp3);
+        data.extend(argument);
+        fuzzing::script(&data);
     }
 }

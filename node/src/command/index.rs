@@ -120,7 +120,7 @@ fn entry(command: &'static Command, container: &str, names: &mut Vec<String>) ->
                 .map(|subcommand| entry(subcommand, &container, names))
                 .collect()
         }
-        Run::Keyed(_) | Run::Plain(_) => Vec::new(),
+        Run::Keyed(_) | Run::Plain(_) | Run::Script(_) => Vec::new(),
     };
     Entry {
         command,
@@ -170,7 +170,7 @@ mod tests {
                 "{full_name}"
             );
             assert!(!command.since.is_empty(), "{full_name}");
-            let Run::Keyed(_) = command.run else {
+            let (Run::Keyed(_) | Run::Script(_)) = command.run else {
                 // WATCH takes its slot itself, since it keeps what it saw with the connection; so do sharded channels.
                 let routes_itself = command.name == "watch" || command.keys.access == KeyAccess::NotAKey;
                 assert!(
@@ -180,7 +180,8 @@ mod tests {
                 continue;
             };
             let (reads, writes) = (command.flags.has(Flags::READ), command.flags.has(Flags::WRITE));
-            assert!(reads != writes, "{full_name} must be one of the two");
+            let is_script = matches!(command.run, Run::Script(_));
+            assert!(reads != writes || is_script, "{full_name} must be one of the two");
             assert!(!command.flags.has(Flags::DENY_OOM) || writes, "{full_name}");
             let all_read = [command.keys.access, command.keys.others]
                 .iter()
@@ -191,7 +192,7 @@ mod tests {
                 .counted
                 .map_or(command.keys.first, |counted| counted.at + 1);
             assert!(
-                command.arity.unsigned_abs() > needed,
+                command.arity.unsigned_abs() > needed || command.flags.has(Flags::NO_MANDATORY_KEYS),
                 "{full_name} could be called without key"
             );
             assert_eq!(

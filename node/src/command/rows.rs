@@ -3,6 +3,7 @@
 mod hashes;
 mod lists;
 mod pubsub;
+mod scripts;
 mod sets;
 mod sorted_sets;
 
@@ -16,7 +17,7 @@ use crate::execute::{Context, Keyed};
 use crate::resp::{Args, Reply};
 
 /// All rows, by what they are for.
-pub(super) const COMMANDS: [&[Command]; 11] = [
+pub(super) const COMMANDS: [&[Command]; 12] = [
     STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -25,6 +26,7 @@ pub(super) const COMMANDS: [&[Command]; 11] = [
     KEYS,
     TRANSACTIONS,
     pubsub::PUBSUB,
+    scripts::SCRIPTS,
     CONNECTION,
     SERVER,
     CONTAINERS,
@@ -47,9 +49,12 @@ const FN: Flags = F.and(Flags::NO_AUTH);
 const A: Flags = Flags::ADMIN;
 const NONE: Flags = Flags::NONE;
 /// Ends what a connection is in the middle of.
-const FNI: Flags = FN.and(Flags::IMMEDIATE).and(Flags::WHILE_SUBSCRIBED);
+const FNI: Flags = FN.and(Flags::IMMEDIATE).and(Flags::WHILE_SUBSCRIBED).and(NS);
+/// Can't be called by a script.
+const NS: Flags = Flags::NO_SCRIPT;
+const ANS: Flags = A.and(NS);
 /// Runs at once between MULTI and EXEC.
-const FI: Flags = F.and(Flags::IMMEDIATE);
+const FI: Flags = F.and(Flags::IMMEDIATE).and(NS);
 
 /// A command on keys.
 const fn keyed(
@@ -128,7 +133,7 @@ const TRANSACTIONS: &[Command] = &[
     ),
     plain(
         Group::Transactions,
-        ("exec", 1, Flags::IMMEDIATE),
+        ("exec", 1, NS.and(Flags::IMMEDIATE)),
         (
             "1.2.0",
             "Runs the commands that were queued since MULTI, all at once.",
@@ -143,7 +148,7 @@ const TRANSACTIONS: &[Command] = &[
     ),
     plain(
         Group::Transactions,
-        ("unwatch", 1, F.and(Flags::NO_SLOT)),
+        ("unwatch", 1, F.and(Flags::NO_SLOT).and(NS)),
         ("2.2.0", "Watches no keys any more."),
         transactions::unwatch,
     ),
@@ -422,7 +427,7 @@ const KEYS: &[Command] = &[
     ),
     plain(
         Group::Generic,
-        ("wait", 3, NONE),
+        ("wait", 3, NS),
         ("3.0.0", "Returns how many replicas have the connection's writes."),
         server::wait,
     ),
@@ -440,7 +445,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("auth", -2, FN),
+        ("auth", -2, FN.and(NS)),
         ("1.0.0", "Tells the server who the client is."),
         connection::auth,
     ),
@@ -452,7 +457,7 @@ const CONNECTION: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("hello", -1, FN),
+        ("hello", -1, FN.and(NS)),
         (
             "6.0.0",
             "Chooses the protocol and tells the server who the client is.",
@@ -524,7 +529,7 @@ const SERVER: &[Command] = &[
     ),
     plain(
         Group::Server,
-        ("role", 1, F),
+        ("role", 1, F.and(NS)),
         ("2.8.12", "Returns the node's part in replication."),
         server::role,
     ),
@@ -571,24 +576,30 @@ const CONTAINERS: &[Command] = &[
         ("2.2.3", "Shows what is known about a key."),
         OBJECT,
     ),
+    container(
+        Group::Scripting,
+        "script",
+        ("2.6.0", "Looks after the scripts that the node knows."),
+        scripts::SCRIPT,
+    ),
 ];
 
 const CLIENT: &[Command] = &[
     plain(
         Group::Connection,
-        ("caching", 3, NONE),
+        ("caching", 3, NS),
         ("6.0.0", "Chooses whether the next command's keys are tracked."),
         tracking::caching,
     ),
     plain(
         Group::Connection,
-        ("getname", 2, NONE),
+        ("getname", 2, NS),
         ("2.6.9", "Returns the connection's name."),
         client::getname,
     ),
     plain(
         Group::Connection,
-        ("getredir", 2, NONE),
+        ("getredir", 2, NS),
         (
             "6.0.0",
             "Returns which connection is told of changed keys instead.",
@@ -597,31 +608,31 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("id", 2, NONE),
+        ("id", 2, NS),
         ("5.0.0", "Returns the connection's number."),
         client::id,
     ),
     plain(
         Group::Connection,
-        ("info", 2, NONE),
+        ("info", 2, NS),
         ("6.2.0", "Describes the connection."),
         client::info,
     ),
     plain(
         Group::Connection,
-        ("kill", -3, A),
+        ("kill", -3, ANS),
         ("2.4.0", "Ends connections."),
         client::kill,
     ),
     plain(
         Group::Connection,
-        ("list", -2, A),
+        ("list", -2, ANS),
         ("2.4.0", "Describes the connections."),
         client::list,
     ),
     plain(
         Group::Connection,
-        ("no-evict", 3, A),
+        ("no-evict", 3, ANS),
         (
             "7.0.0",
             "Asks that the connection is not ended for want of memory.",
@@ -630,31 +641,31 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("no-touch", 3, NONE),
+        ("no-touch", 3, NS),
         ("7.2.0", "Chooses whether reads make keys more recently used."),
         client::no_touch,
     ),
     plain(
         Group::Connection,
-        ("pause", -3, A),
+        ("pause", -3, ANS),
         ("3.0.0", "Lets commands, or those that write, wait for a while."),
         client::pause,
     ),
     plain(
         Group::Connection,
-        ("reply", 3, NONE),
+        ("reply", 3, NS),
         ("3.2.0", "Chooses which replies the connection gets."),
         client::reply_mode,
     ),
     plain(
         Group::Connection,
-        ("setinfo", 4, NONE),
+        ("setinfo", 4, NS),
         ("7.2.0", "Tells the server which library the client uses."),
         client::setinfo,
     ),
     plain(
         Group::Connection,
-        ("setname", 3, NONE),
+        ("setname", 3, NS),
         ("2.6.9", "Names the connection."),
         client::setname,
     ),
@@ -801,19 +812,19 @@ const COMMAND: &[Command] = &[
 const CONFIG: &[Command] = &[
     plain(
         Group::Server,
-        ("get", -3, A),
+        ("get", -3, ANS),
         ("2.0.0", "Returns parameters."),
         config::get,
     ),
     plain(
         Group::Server,
-        ("resetstat", 2, A),
+        ("resetstat", 2, ANS),
         ("2.0.0", "Sets the counters of INFO to zero."),
         config::reset_stat,
     ),
     plain(
         Group::Server,
-        ("set", -4, A),
+        ("set", -4, ANS),
         ("2.0.0", "Changes parameters."),
         config::set,
     ),

@@ -29,6 +29,16 @@ const fn live(name: &'static str, get: Get, set: Set, range: std::ops::RangeIncl
     }
 }
 
+/// How long a script may run; the time that other clients of its slot may have to wait is bounded by it.
+const fn script_time(name: &'static str) -> Parameter {
+    live(
+        name,
+        |context| context.node.settings.script_ms_max().to_string(),
+        Settings::set_script_ms_max,
+        1..=600_000,
+    )
+}
+
 fn saturated(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
@@ -36,15 +46,17 @@ fn saturated(value: u64) -> usize {
 /// The shortest `proto-max-bulk-len` that may be set, as in Redis, and the longest that lengths are counted with.
 const BULK_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 29;
 
-const PARAMETERS: [Parameter; 18] = [
+const PARAMETERS: [Parameter; 20] = [
     fixed("appendonly", |_| "no".to_owned()),
     fixed("bind", |context| {
         context.session.client.local.ip().to_canonical().to_string()
     }),
+    script_time("busy-reply-threshold"),
     fixed("cluster-enabled", |_| "yes".to_owned()),
     fixed("databases", |_| "1".to_owned()),
     fixed("dir", |_| String::new()),
     fixed("io-threads", |context| context.node.threads.to_string()),
+    script_time("lua-time-limit"),
     live(
         "maxclients",
         |context| context.node.settings.clients_max().to_string(),

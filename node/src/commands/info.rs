@@ -102,12 +102,19 @@ fn human(bytes: u64) -> String {
 fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let store = &context.node.store;
     let (used, budget, resident) = (store.used_bytes(), store.budget_bytes(), resident_bytes());
+    let (cached_scripts, source_bytes) = context.node.scripts.cached();
+    let state_bytes = context.node.scripts.state_bytes();
     fields!(text,
         used_memory: used,
         used_memory_human: human(used),
         used_memory_dataset: used,
         used_memory_rss: resident,
         used_memory_rss_human: human(resident),
+        used_memory_lua: state_bytes,
+        used_memory_vm_eval: state_bytes,
+        used_memory_scripts_eval: source_bytes,
+        number_of_cached_scripts: cached_scripts,
+        used_memory_scripts: state_bytes + source_bytes,
         maxmemory: budget,
         maxmemory_human: human(budget),
         maxmemory_policy: store.eviction().redis_name(),

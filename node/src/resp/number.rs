@@ -61,11 +61,11 @@ pub fn format_f64(number: f64) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
     }
+    if number.is_nan() {
+        return if number.is_sign_negative() { "-nan" } else { "nan" }.to_owned();
+    }
     let scientific = format!("{number:.16e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else {
-        // NaN
-        return scientific;
-    };
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let (sign, mantissa) = match mantissa.strip_prefix('-') {
         Some(mantissa) => ("-", mantissa),
         None => ("", mantissa),
@@ -217,6 +217,8 @@ mod tests {
             (5e-324, "4.9406564584124654e-324"),
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+            (-f64::NAN, "-nan"),
         ] {
             assert_eq!(format_f64(number), expected);
         }

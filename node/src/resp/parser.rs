@@ -156,32 +156,34 @@ impl<'a> Args<'a> {
 }
 
 /// Arguments that outlive the buffer that they were received in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OwnedArgs {
-    text: Box<[u8]>,
-    spans: Box<[Span]>,
+    text: Vec<u8>,
+    spans: Vec<Span>,
 }
 
 impl From<Args<'_>> for OwnedArgs {
     fn from(args: Args<'_>) -> Self {
-        let mut text = Vec::with_capacity(args.from(0).map(<[u8]>::len).sum());
-        let mut spans = Vec::with_capacity(args.len());
-        for arg in args.from(0) {
-            let start = text.len();
-            text.extend_from_slice(arg);
-            spans.push(Span {
-                start,
-                end: text.len(),
-            });
-        }
-        Self {
-            text: text.into(),
-            spans: spans.into(),
-        }
+        let mut owned = Self {
+            text: Vec::with_capacity(args.from(0).map(<[u8]>::len).sum()),
+            spans: Vec::with_capacity(args.len()),
+        };
+        args.from(0).for_each(|arg| owned.push(arg));
+        owned
     }
 }
 
 impl OwnedArgs {
+    /// Adds an argument behind the others.
+    pub fn push(&mut self, arg: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(arg);
+        self.spans.push(Span {
+            start,
+            end: self.text.len(),
+        });
+    }
+
     /// The arguments.
     pub fn as_args(&self) -> Args<'_> {
         Args {
@@ -192,7 +194,7 @@ impl OwnedArgs {
 
     /// What they take in memory.
     pub fn bytes(&self) -> usize {
-        self.text.len() + size_of_val(&*self.spans)
+        self.text.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 }
 

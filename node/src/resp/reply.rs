@@ -173,13 +173,39 @@ impl Reply {
 
     /// A text that RESP3 marks as plain text.
     pub fn verbatim(&mut self, text: &str) {
+        self.verbatim_as(*b"txt", text.as_bytes());
+    }
+
+    /// A text that RESP3 marks as one of that format.
+    pub fn verbatim_as(&mut self, format: [u8; 3], text: &[u8]) {
         if self.resp3 {
             self.prefixed(b'=', &Decimal::unsigned(text.len() as u64 + 4));
-            self.raw(b"txt:");
-            self.raw(text.as_bytes());
+            self.raw(&format);
+            self.raw(b":");
+            self.raw(text);
             self.raw(b"\r\n");
         } else {
-            self.bulk(text.as_bytes());
+            self.bulk(text);
+        }
+    }
+
+    /// Whether something holds; 1 or 0 in RESP2.
+    pub fn boolean(&mut self, holds: bool) {
+        match (self.resp3, holds) {
+            (true, true) => self.raw(b"#t\r\n"),
+            (true, false) => self.raw(b"#f\r\n"),
+            (false, _) => self.integer(holds.into()),
+        }
+    }
+
+    /// An integer of any size, in digits without line ends; a bulk string in RESP2.
+    pub fn big_number(&mut self, digits: &str) {
+        if self.resp3 {
+            self.raw(b"(");
+            self.raw(digits.as_bytes());
+            self.raw(b"\r\n");
+        } else {
+            self.bulk(digits.as_bytes());
         }
     }
 
@@ -256,7 +282,7 @@ mod tests {
     #[test]
     fn replies_in_both_protocols() {
         type Write = fn(&mut Reply);
-        let table: [(Write, &str, &str); 16] = [
+        let table: [(Write, &str, &str); 19] = [
             (Reply::ok, "+OK\r\n", "+OK\r\n"),
             (|r| r.simple("PONG"), "+PONG\r\n", "+PONG\r\n"),
             (|r| r.error(&"ERR a\r\nb"), "-ERR a  b\r\n", "-ERR a  b\r\n"),
@@ -266,6 +292,9 @@ mod tests {
             (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
             (|r| r.double(2.5), "$3\r\n2.5\r\n", ",2.5\r\n"),
             (|r| r.verbatim("hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n"),
+            (|r| r.boolean(true), ":1\r\n", "#t\r\n"),
+            (|r| r.boolean(false), ":0\r\n", "#f\r\n"),
+            (|r| r.big_number("123"), "$3\r\n123\r\n", "(123\r\n"),
             (Reply::null, "$-1\r\n", "_\r\n"),
             (Reply::null_array, "*-1\r\n", "_\r\n"),
             (|r| r.array(3), "*3\r\n", "*3\r\n"),

@@ -188,9 +188,18 @@ fn whatever_takes_a_key_away_is_told() {
         (
             "evicted",
             |world| {
-                for number in 0..20_000 {
+                let is_there = || {
+                    world
+                        .store
+                        .lock_slot(Slot::for_key(b"k"))
+                        .peek(b"k", NOW_MS)
+                        .is_some()
+                };
+                let mut number = 0;
+                while is_there() {
                     world.write(1, &number.to_string());
-                    world.store.evict(NOW_MS + number);
+                    world.store.evict(NOW_MS);
+                    number += 1;
                 }
             },
             "k",

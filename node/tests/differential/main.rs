@@ -10,6 +10,7 @@ mod support;
 
 mod commands;
 mod reference;
+mod scripts;
 
 use commands::{Compare, Kind, Random};
 use reference::Reference;
@@ -168,7 +169,16 @@ fn rows_are_those_of_redis() {
     };
     for entry in annulus_node::command::table().commands() {
         let command = entry.command;
-        if !["generic", "hash", "list", "set", "sorted-set", "string"].contains(&command.group.name()) {
+        let groups = [
+            "generic",
+            "hash",
+            "list",
+            "scripting",
+            "set",
+            "sorted-set",
+            "string",
+        ];
+        if !groups.contains(&command.group.name()) {
             continue;
         }
         for (what, fields) in [("arity", 1..2), ("keys", 3..6), ("key specifications", 8..9)] {
@@ -191,7 +201,15 @@ fn rows_are_those_of_redis() {
         let flags = |client: &mut Client| {
             client.command(&format!("COMMAND INFO {}", command.name));
             let reply = reference::Reply::read(client);
-            let known = ["+write", "+readonly", "+denyoom", "+fast", "+movablekeys"];
+            let known = [
+                "+write",
+                "+readonly",
+                "+denyoom",
+                "+fast",
+                "+movablekeys",
+                "+noscript",
+                "+no_mandatory_keys",
+            ];
             let mut flags: Vec<String> = reply.items()[0].items()[2]
                 .items()
                 .iter()

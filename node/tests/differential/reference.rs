@@ -7,7 +7,8 @@
     reason = "tests fail where they stand, and not every test file needs all of this"
 )]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,56 +39,78 @@ impl Reference {
     }
 
     fn start_with(options: &[&str]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        // Free a moment ago; should somebody else take it meanwhile, the server ends at once.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let spawned = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .args(options)
-            .arg("--dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn();
-        let child = match spawned {
-            Ok(child) => child,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("skipped: no redis-server is installed to compare with");
-                return None;
+        const TRIES: u32 = 50;
+        let mut ports = ports();
+        for _ in 0..TRIES {
+            let port = ports.next().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let spawned = Command::new("redis-server")
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--appendonly", "no"])
+                .args(options)
+                .arg("--dir")
+                .arg(folder.path())
+                .stdout(Stdio::null())
+                .spawn();
+            let child = match spawned {
+                Ok(child) => child,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    eprintln!("skipped: no redis-server is installed to compare with");
+                    return None;
+                }
+                Err(error) => panic!("redis-server doesn't start: {error}"),
+            };
+            let mut reference = Self {
+                child,
+                port,
+                _folder: folder,
+            };
+            if reference.answers() {
+                return Some(reference);
             }
-            Err(error) => panic!("redis-server doesn't start: {error}"),
-        };
-        let reference = Self {
-            child,
-            port,
-            _folder: folder,
-        };
-        reference.wait();
-        Some(reference)
+        }
+        panic!("redis-server found no free port")
     }
 
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Waits until it serves its port; `false` when it ended, because somebody else has the port.
     #[expect(
         clippy::disallowed_methods,
         reason = "another program's start can only be waited for by trying"
     )]
-    fn wait(&self) {
+    fn answers(&mut self) -> bool {
         let begin = Instant::now();
-        while TcpStream::connect(self.addr()).is_err() {
+        while self.child.try_wait().unwrap().is_none() {
+            if TcpStream::connect(self.addr()).is_ok() {
+                // Another server may have answered while this one was giving up.
+                let mut client = Client::connect(self.addr());
+                let own = format!("process_id:{}\r\n", self.child.id());
+                return client.ask("INFO server").contains(&own);
+            }
             assert!(
                 begin.elapsed() < Duration::from_secs(20),
                 "redis-server doesn't answer"
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+        false
     }
+}
+
+/// Ports to try: below those that the kernel gives away, and with room for a cluster's second port, which is 10,000
+/// higher. Each test begins elsewhere.
+fn ports() -> impl Iterator<Item = u16> {
+    const FIRST: u16 = 12_000;
+    const COUNT: u16 = 10_000;
+    let begin = u16::from_le_bytes(
+        RandomState::new().hash_one(std::process::id()).to_le_bytes()[..2]
+            .try_into()
+            .unwrap(),
+    );
+    (0..COUNT).map(move |step| FIRST + (begin % COUNT + step) % COUNT)
 }
 
 impl Drop for Reference {

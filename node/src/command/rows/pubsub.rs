@@ -6,7 +6,7 @@ use crate::commands::pubsub;
 
 /// They take no slot's lock but that of a sharded channel, which they refuse to take in a transaction.
 const P: Flags = Flags::PUB_SUB.and(Flags::NO_SLOT);
-const PS: Flags = P.and(Flags::WHILE_SUBSCRIBED);
+const PS: Flags = P.and(Flags::WHILE_SUBSCRIBED).and(Flags::NO_SCRIPT);
 const PF: Flags = P.and(Flags::FAST);
 
 const fn row(spec: (&'static str, i8, Flags), text: (&'static str, &'static str), run: PlainFn) -> Command {

@@ -1,0 +1,111 @@
+//! Commands that run one after the other in a slot that is locked once: those of a transaction, those of a script.
+//!
+//! The slot is kept until the end, so that nobody sees them half done. A command that takes slots itself can't run
+//! meanwhile: a thread never holds two.
+
+use annulus_ring::Slot;
+
+use crate::command::{Entry, Flags, Run};
+use crate::commands::command_info;
+use crate::error::{CommandError, Outcome};
+use crate::execute::{Context, admit, evict, run_in_slot, track_reads};
+use crate::node::Node;
+use crate::resp::{Args, Reply};
+use crate::stats::Ending;
+use crate::store::{EvictionPolicy, SlotGuard};
+
+/// By how much a slot may grow at once: room is made only when it is free again.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+/// The slot, once there is one.
+pub struct Exclusive<'a> {
+    guard: Option<SlotGuard<'a>>,
+    wrote: bool,
+}
+
+impl<'a> Exclusive<'a> {
+    /// Locks a slot that is served here; none yet without one.
+    pub fn new(node: &'a Node, slot: Option<Slot>, writes: bool) -> Result<Self, CommandError> {
+        let guard = slot.map(|slot| admit(node, slot, writes)).transpose()?;
+        Ok(Self { guard, wrote: false })
+    }
+
+    /// Locks the slot if there is none yet.
+    pub fn lock(&mut self, node: &'a Node, slot: Slot, writes: bool) -> Outcome {
+        if self.guard.is_none() {
+            self.guard = Some(admit(node, slot, writes)?);
+        }
+        Ok(())
+    }
+
+    /// What is locked.
+    pub fn guard(&self) -> Option<&SlotGuard<'a>> {
+        self.guard.as_ref()
+    }
+
+    /// Runs a command that was checked, and whose keys are in the slot. Its reply, an error too, is at the end of
+    /// `reply`.
+    pub fn run(
+        &mut self,
+        context: &mut Context<'a>,
+        entry: &'static Entry,
+        args: Args<'_>,
+        reply: &mut Reply,
+    ) {
+        let (begin, errors) = (reply.len(), reply.errors());
+        if let Err(error) = self.try_run(context, entry, args, reply) {
+            // A command may fail half-way through its reply.
+            reply.truncate(begin);
+            reply.error(&error);
+        }
+        let failed = reply.errors() > errors;
+        let ending = if failed { Ending::Failed } else { Ending::Done };
+        context.stats.count_command(entry.index.into(), ending);
+    }
+
+    fn try_run(
+        &mut self,
+        context: &mut Context<'a>,
+        entry: &'static Entry,
+        args: Args<'_>,
+        reply: &mut Reply,
+    ) -> Outcome {
+        let flags = entry.command.flags;
+        match (entry.command.run, &mut self.guard) {
+            (Run::Keyed(run), Some(guard)) => {
+                check_growth(context, guard, flags)?;
+                self.wrote |= flags.has(Flags::WRITE);
+                let outcome = run_in_slot(context, guard, args, reply, run);
+                track_reads(context, guard.slot(), entry.command, args);
+                outcome
+            }
+            (Run::Plain(_), Some(_)) if !flags.has(Flags::NO_SLOT) => Err(CommandError::Fixed(
+                "ERR a command that looks at many slots can't run while one is locked",
+            )),
+            (Run::Plain(run), _) => run(context, args, reply),
+            (Run::Script(run), _) => run(context, self, args, reply),
+            (Run::Keyed(_) | Run::Container(_), _) => command_info::all(context, args, reply),
+        }
+    }
+
+    /// Frees the slot, and makes room after what was written.
+    pub fn end(self, context: &Context<'_>) {
+        drop(self.guard);
+        if self.wrote {
+            evict(context);
+        }
+    }
+}
+
+/// Refuses a command that may need memory where the slot has grown too much: nothing is evicted while it is locked.
+fn check_growth(context: &Context<'_>, guard: &SlotGuard<'_>, flags: Flags) -> Outcome {
+    let is_too_much = if context.node.store.eviction() == EvictionPolicy::NoEviction {
+        guard.excess_bytes() > 0
+    } else {
+        guard.grown_bytes() > GROWTH_BYTES_MAX
+    };
+    if is_too_much && flags.has(Flags::DENY_OOM) {
+        return Err(CommandError::OutOfMemory);
+    }
+    Ok(())
+}
