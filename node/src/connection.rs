@@ -43,8 +43,11 @@ pub const READ_AHEAD_BYTES_MAX: usize = 32 << 20;
 /// A command may take so many bytes.
 pub const INPUT_BYTES_MAX: usize = 1 << 30;
 
-/// A single reply may take so many bytes.
+/// A single reply may take so many bytes, and no more than half of the memory budget.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
+
+/// A connection may hold so much without being charged for it: the headroom over the budget has room for many.
+const HELD_BYTES_FREE: usize = 128 << 10;
 
 /// Small letters from the mailbox are copied together up to about so much at a time.
 const COLLECTED_BYTES_MAX: usize = 64 << 10;
@@ -67,6 +70,8 @@ pub struct Pipeline {
     letter: Bytes,
     /// Commands may wait in `input` for the client to read replies.
     blocked: bool,
+    /// What the store was told that the connection holds.
+    charged_bytes: u64,
     /// The command in front of `input` waits for the end of a pause.
     held: bool,
     /// The connection can't go on: not even the replies are to be sent.
@@ -77,16 +82,18 @@ impl Pipeline {
     /// The state of a new connection.
     pub fn new(node: Arc<Node>, stats: Arc<ThreadStats>, client: Arc<Client>) -> Self {
         let session = Session::new(client, node.password.is_some());
+        let reply_bytes_max = usize::try_from(node.store.connection_bytes_max() / 2).unwrap_or(usize::MAX);
         Self {
             node,
             stats,
             session,
             parser: Parser::new(),
             input: BytesMut::new(),
-            reply: Reply::new(OUTPUT_BYTES_MAX),
+            reply: Reply::new(reply_bytes_max.min(OUTPUT_BYTES_MAX)),
             sent: 0,
             letter: Bytes::new(),
             blocked: false,
+            charged_bytes: 0,
             held: false,
             broken: false,
         }
@@ -170,6 +177,12 @@ impl Pipeline {
         } else {
             self.input.advance(consumed);
         }
+        if !self.charge() {
+            self.broken = true;
+            self.stats.clients_evicted.add(1);
+        } else if self.charged_bytes > 0 && self.node.store.is_over_budget() {
+            self.stats.evicted_keys.add(self.node.store.evict(now_ms));
+        }
         self.broken |=
             self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
         self.session
@@ -236,7 +249,19 @@ impl Pipeline {
         if self.sent == self.reply.len() {
             self.sent = 0;
             buffers::give_output(self.reply.take_buffer());
+            self.charge();
         }
+    }
+
+    /// Tells the store what the connection holds; `false` when there is no room for it.
+    #[inline]
+    fn charge(&mut self) -> bool {
+        let held_bytes = self.held_bytes().saturating_sub(HELD_BYTES_FREE) as u64;
+        if held_bytes == self.charged_bytes {
+            return true;
+        }
+        let before = std::mem::replace(&mut self.charged_bytes, held_bytes);
+        self.node.store.note_connection_bytes(before, held_bytes)
     }
 
     /// Whether the connection is to end once everything is sent.
@@ -257,7 +282,11 @@ impl Pipeline {
     /// Bytes of the buffers that it holds.
     pub fn held_bytes(&self) -> usize {
         let queued = self.session.transaction.as_ref().map_or(0, Transaction::bytes);
-        self.input.capacity() + self.parser.held_bytes() + self.reply.len() + self.letter.len() + queued
+        self.input.capacity()
+            + self.parser.held_bytes()
+            + self.reply.held_bytes()
+            + self.letter.len()
+            + queued
     }
 
     fn may_receive(&self) -> bool {
@@ -279,6 +308,7 @@ impl Pipeline {
     fn release_input(&mut self) {
         if self.input.is_empty() && self.input.capacity() > 0 {
             buffers::give_input(std::mem::take(&mut self.input));
+            self.charge();
         }
     }
 }
@@ -289,6 +319,7 @@ impl Drop for Pipeline {
         session.forget_transaction(&node.store);
         node.pubsub.forget(&node.store, &session.client);
         session.end_tracking(&node.store);
+        node.store.note_connection_bytes(self.charged_bytes, 0);
     }
 }
 

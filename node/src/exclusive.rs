@@ -20,6 +20,8 @@ const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// The slot, once there is one.
 pub struct Exclusive<'a> {
     guard: Option<SlotGuard<'a>>,
+    /// Whether any of the commands may write, so that the slot must be one that takes writes.
+    writes: bool,
     wrote: bool,
 }
 
@@ -27,13 +29,17 @@ impl<'a> Exclusive<'a> {
     /// Locks a slot that is served here; none yet without one.
     pub fn new(node: &'a Node, slot: Option<Slot>, writes: bool) -> Result<Self, CommandError> {
         let guard = slot.map(|slot| admit(node, slot, writes)).transpose()?;
-        Ok(Self { guard, wrote: false })
+        Ok(Self {
+            guard,
+            writes,
+            wrote: false,
+        })
     }
 
     /// Locks the slot if there is none yet.
     pub fn lock(&mut self, node: &'a Node, slot: Slot, writes: bool) -> Outcome {
         if self.guard.is_none() {
-            self.guard = Some(admit(node, slot, writes)?);
+            self.guard = Some(admit(node, slot, writes || self.writes)?);
         }
         Ok(())
     }

@@ -101,7 +101,13 @@ impl Sources {
             Some(&Unit::Bytes),
             store.used_bytes(),
         )?;
-        let budget = "What the entries may cost together";
+        page.gauge(
+            "annulus_connections_memory_used",
+            "What connections hold of the budget: large requests and replies that are under way",
+            Some(&Unit::Bytes),
+            store.connection_bytes(),
+        )?;
+        let budget = "What the entries, and large requests and replies under way, may take together";
         page.gauge(
             "annulus_memory_budget",
             budget,
@@ -163,6 +169,13 @@ impl Sources {
             rejected,
             None,
             totals.connections_rejected,
+        )?;
+        let evicted = "Client connections closed because their buffers had no room in the memory budget";
+        page.counter(
+            "annulus_connections_evicted",
+            evicted,
+            None,
+            totals.clients_evicted,
         )?;
         let protocol = "Client connections closed because what they sent is not the protocol";
         page.counter("annulus_protocol_errors", protocol, None, totals.protocol_errors)?;

@@ -56,7 +56,7 @@ impl Pause {
     #[cold]
     pub fn holds(&self, command: &Command, exec_writes: bool, now_ms: u64) -> bool {
         let publishes = command.flags.has(Flags::PUB_SUB) && command.name.ends_with("publish");
-        let writes = command.flags.has(Flags::WRITE) || publishes || (exec_writes && command.name == "exec");
+        let writes = command.may_write() || publishes || (exec_writes && command.name == "exec");
         let is_held = writes || self.holds_all.load(Ordering::Relaxed);
         is_held && now_ms < self.until_ms.load(Ordering::Relaxed)
     }
@@ -73,6 +73,8 @@ mod tests {
         let table_of_waits = [
             ("get", false, false),
             ("set", false, true),
+            ("eval", false, true),
+            ("eval_ro", false, false),
             ("flushall", false, true),
             ("publish", false, true),
             ("spublish", false, true),

@@ -105,6 +105,8 @@ counters! {
     connections_rejected,
     /// Connections closed; accepted less closed are open.
     connections_closed,
+    /// Connections closed because their buffers had no room in the memory budget.
+    clients_evicted,
     /// Connections closed because what they sent is not the protocol.
     protocol_errors,
     /// Error replies of any kind.

@@ -51,6 +51,10 @@ const SHARDS: usize = SLOT_COUNT as usize / SHARD_SLOTS;
 /// Entries that are looked at for each eviction.
 const EVICTION_SAMPLE: usize = 8;
 
+/// Connections may hold so much together at the cost of the headroom over the budget, not of the entries: so that a large
+/// request, which may yet be refused, evicts nothing.
+const CONNECTION_BYTES_FREE: u64 = 16 << 20;
+
 /// Keys that [`Store::prefetch`] takes at once.
 pub const PREFETCH_MAX: usize = 16;
 
@@ -88,6 +92,8 @@ pub struct Store {
     sketch: Sketch,
     hasher: KeyHasher,
     used_bytes: AtomicU64,
+    /// What connections hold beyond the room that is always left for them.
+    connection_bytes: AtomicU64,
     keys: AtomicU64,
     /// Entries on probation.
     fresh: AtomicU64,
@@ -119,6 +125,7 @@ impl Store {
             sketch: Sketch::new(),
             hasher: KeyHasher::default(),
             used_bytes: AtomicU64::new(0),
+            connection_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
             occupied: SlotBitmap::new(),
@@ -246,10 +253,40 @@ impl Store {
             .unwrap_or(Slot::ZERO)
     }
 
-    /// Whether the entries cost more than they may. One load.
+    /// What connections hold, beyond a little for each.
+    #[inline]
+    pub fn connection_bytes(&self) -> u64 {
+        self.connection_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What connections may hold together before the next that grows is closed: as much as the budget, since entries
+    /// make room for them, and for requests and replies of usual size there is always room.
+    pub fn connection_bytes_max(&self) -> u64 {
+        self.budget_bytes.max(CONNECTION_BYTES_FREE)
+    }
+
+    /// What connections take from the entries.
+    #[inline]
+    fn charged_bytes(&self) -> u64 {
+        self.connection_bytes().saturating_sub(CONNECTION_BYTES_FREE)
+    }
+
+    /// A connection holds so much now, and held so much before. `false` when it has grown and there is no room
+    /// for that.
+    pub fn note_connection_bytes(&self, before: u64, now: u64) -> bool {
+        // The difference wraps, and so does the sum.
+        let change = now.wrapping_sub(before);
+        let sum = self
+            .connection_bytes
+            .fetch_add(change, Ordering::Relaxed)
+            .wrapping_add(change);
+        now <= before || sum <= self.connection_bytes_max()
+    }
+
+    /// Whether entries and connections take more than they may.
     #[inline]
     pub fn is_over_budget(&self) -> bool {
-        self.used_bytes() > self.budget_bytes
+        self.used_bytes() + self.charged_bytes() > self.budget_bytes
     }
 
     /// Removes entries until the rest is within the budget, and says how many. Does nothing under
@@ -278,7 +315,8 @@ impl Store {
             EvictionPolicy::TinyLfu => {
                 self.sketch.count(hash);
                 // While there is room nobody has to prove itself.
-                let is_nearly_full = self.used_bytes() > self.budget_bytes - self.budget_bytes / 64;
+                let taken_bytes = self.used_bytes() + self.charged_bytes();
+                let is_nearly_full = taken_bytes > self.budget_bytes - self.budget_bytes / 64;
                 if is_nearly_full {
                     Kind::Fresh
                 } else {
@@ -292,11 +330,17 @@ impl Store {
     /// Gives the policy's memory of keys the size that it needs; the caller has locked the victims. Until the budget is half used it has none: nothing
     /// will be evicted soon.
     fn grow_history(&self) {
-        if self.used_bytes() > self.budget_bytes / 2 {
+        let taken_bytes = self.used_bytes() + self.charged_bytes();
+        if taken_bytes > self.budget_bytes / 2 {
             let before = self.history_bytes();
+            // So many as there will be when the budget is used up; for very small entries fewer, so that all sizes
+            // that it ever had stay below an eighth of the budget.
+            let keys_ahead =
+                u128::from(self.keys()) * u128::from(self.budget_bytes) / u128::from(taken_bytes);
+            let keys = u64::try_from(keys_ahead).unwrap_or(u64::MAX);
             match self.eviction {
-                EvictionPolicy::S3Fifo => self.ghosts.grow(self.keys()),
-                EvictionPolicy::TinyLfu => self.sketch.grow(self.keys()),
+                EvictionPolicy::S3Fifo => self.ghosts.grow(keys.min(self.budget_bytes / 128)),
+                EvictionPolicy::TinyLfu => self.sketch.grow(keys.min(self.budget_bytes / 256)),
                 EvictionPolicy::Lru | EvictionPolicy::Ttl | EvictionPolicy::NoEviction => {}
             }
             let grown = self.history_bytes() - before;

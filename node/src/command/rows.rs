@@ -193,6 +193,12 @@ const STRINGS: &[Command] = &[
     ),
     keyed(
         Group::String,
+        ("delifeq", 3, WF, Keys::one(KeyAccess::Remove)),
+        ("9.0.0", "Removes a key if its value is this string."),
+        strings::delifeq,
+    ),
+    keyed(
+        Group::String,
         ("getdel", 2, WF, Keys::one(KeyAccess::Take)),
         ("6.2.0", "Returns the string at a key and removes the key."),
         strings::getdel,
@@ -847,6 +853,12 @@ const OBJECT: &[Command] = &[
         ("encoding", 3, R, Keys::of_subcommand(KeyAccess::Inspect)),
         ("2.2.3", "Returns how a value is kept."),
         keys::object_encoding,
+    ),
+    keyed(
+        Group::Generic,
+        ("freq", 3, R, Keys::of_subcommand(KeyAccess::Inspect)),
+        ("4.0.0", "Returns how often a key was used lately, at most 15."),
+        keys::object_freq,
     ),
     keyed(
         Group::Generic,

@@ -102,12 +102,14 @@ fn human(bytes: u64) -> String {
 fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let store = &context.node.store;
     let (used, budget, resident) = (store.used_bytes(), store.budget_bytes(), resident_bytes());
+    let connections = store.connection_bytes();
     let (cached_scripts, source_bytes) = context.node.scripts.cached();
     let state_bytes = context.node.scripts.state_bytes();
     fields!(text,
-        used_memory: used,
-        used_memory_human: human(used),
+        used_memory: used + connections,
+        used_memory_human: human(used + connections),
         used_memory_dataset: used,
+        mem_clients_normal: connections,
         used_memory_rss: resident,
         used_memory_rss_human: human(resident),
         used_memory_lua: state_bytes,
@@ -133,6 +135,7 @@ fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         rejected_connections: totals.connections_rejected,
         expired_keys: totals.expired_keys,
         evicted_keys: totals.evicted_keys,
+        evicted_clients: totals.clients_evicted,
         keyspace_hits: totals.keyspace_hits,
         keyspace_misses: totals.keyspace_misses,
         pubsub_channels: context.node.pubsub.channels.len(),

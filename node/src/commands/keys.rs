@@ -132,6 +132,21 @@ pub fn object_encoding(call: &mut Keyed<'_, '_>) -> Outcome {
     Ok(())
 }
 
+/// `OBJECT FREQ key`: what the eviction policy counts.
+pub fn object_freq(call: &mut Keyed<'_, '_>) -> Outcome {
+    const NOT_COUNTED: CommandError = CommandError::Fixed(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. The eviction policy tinylfu counts it.",
+    );
+    let key = call.args.at(2);
+    if call.slot.peek(key, call.now_ms).is_none() {
+        call.reply.null();
+        return Ok(());
+    }
+    let uses = call.slot.uses(key).ok_or(NOT_COUNTED)?;
+    call.reply.integer(i64::try_from(uses).unwrap_or(i64::MAX));
+    Ok(())
+}
+
 /// `OBJECT IDLETIME key`
 pub fn object_idletime(call: &mut Keyed<'_, '_>) -> Outcome {
     match call

@@ -51,15 +51,17 @@ enum Expiry {
 
 /// Under which condition `SET` sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
+enum Condition<'a> {
     Always,
     IfAbsent,
     IfPresent,
+    /// The value is a string of these bytes.
+    IfEqual(&'a [u8]),
 }
 
-struct SetOptions {
+struct SetOptions<'a> {
     expiry: Expiry,
-    condition: Condition,
+    condition: Condition<'a>,
     returns_old: bool,
 }
 
@@ -75,7 +77,7 @@ fn time_option(word: &[u8]) -> Option<(TimeUnit, bool)> {
     .find_map(|(name, unit, is_absolute)| is_word(word, name).then_some((unit, is_absolute)))
 }
 
-fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, CommandError> {
+fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions<'_>, CommandError> {
     let mut options = SetOptions {
         expiry: Expiry::Default,
         condition: Condition::Always,
@@ -89,6 +91,8 @@ fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, CommandError> 
             options.condition = Condition::IfAbsent;
         } else if is_word(word, "XX") && no_condition_yet {
             options.condition = Condition::IfPresent;
+        } else if is_word(word, "IFEQ") && no_condition_yet {
+            options.condition = Condition::IfEqual(words.next().ok_or(CommandError::Syntax)?);
         } else if is_word(word, "GET") {
             options.returns_old = true;
         } else if is_word(word, "KEEPTTL") && no_expiry_yet {
@@ -103,7 +107,7 @@ fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, CommandError> 
     Ok(options)
 }
 
-/// `SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ old] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]`
 pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
     let (key, value, now_ms) = (call.args.at(1), call.args.at(2), call.now_ms);
     if call.args.len() == 3 {
@@ -119,14 +123,15 @@ pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
         call.slot.find(key, now_ms)
     };
     let (exists, old_expiry) = (old.is_some(), old.and_then(Stored::expires_at_ms));
-    if options.returns_old {
-        write_value(old, call.reply)?;
-    }
     let is_met = match options.condition {
         Condition::Always => true,
         Condition::IfAbsent => !exists,
         Condition::IfPresent => exists,
+        Condition::IfEqual(expected) => is_equal(old, expected)?,
     };
+    if options.returns_old {
+        write_value(old, call.reply)?;
+    }
     if is_met {
         let expires_at_ms = match options.expiry {
             Expiry::Default | Expiry::Persist => None,
@@ -144,6 +149,23 @@ pub fn set(call: &mut Keyed<'_, '_>) -> Outcome {
         (false, true) => call.reply.ok(),
         (false, false) => call.reply.null(),
     }
+    Ok(())
+}
+
+/// Whether there is a string of these bytes.
+fn is_equal(stored: Option<&Stored>, expected: &[u8]) -> Result<bool, WrongType> {
+    string_len(stored)?;
+    Ok(stored.is_some_and(|stored| *stored.value().to_bytes() == *expected))
+}
+
+/// `DELIFEQ key value`
+pub fn delifeq(call: &mut Keyed<'_, '_>) -> Outcome {
+    let (key, expected) = (call.args.at(1), call.args.at(2));
+    let is_met = is_equal(call.slot.find(key, call.now_ms), expected)?;
+    if is_met {
+        call.slot.remove(key, call.now_ms);
+    }
+    call.reply.integer(is_met.into());
     Ok(())
 }
 

@@ -346,6 +346,7 @@ impl Parser {
     pub fn forget_kept(&mut self) {
         self.spans.drain(..self.first_span);
         self.first_span = 0;
+        self.give_back();
     }
 
     /// Makes ready for the command behind the one that was completed, and forgets the kept ones.
@@ -359,6 +360,12 @@ impl Parser {
             self.is_inline = false;
             self.inline_text.clear();
         }
+        self.give_back();
+    }
+
+    /// Gives back what only an unusual command needed.
+    #[inline]
+    fn give_back(&mut self) {
         if self.spans.capacity() > SPANS_KEPT_MAX {
             self.spans.shrink_to(SPANS_KEPT_MAX);
         }

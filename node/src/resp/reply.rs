@@ -62,6 +62,12 @@ impl Reply {
         self.buffer.len()
     }
 
+    /// What it has allocated.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether there is nothing.
     #[inline]
     pub fn is_empty(&self) -> bool {

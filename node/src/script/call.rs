@@ -45,6 +45,8 @@ impl Call<'_, '_> {
         let args = arguments(args)?;
         let mut reply = Reply::new(self.bytes_max);
         reply.set_resp3(resp3);
+        // Messages to the client stay in its mailbox: they are nothing for the script.
+        reply.set_part(true);
         self.run(&args, &mut reply)?;
         if reply.overflowed() {
             return Err(raised::reply(TOO_LONG));

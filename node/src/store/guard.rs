@@ -345,6 +345,12 @@ impl<'a> SlotGuard<'a> {
         Ok(result)
     }
 
+    /// How often a key was used lately, at most 15; `None` where the policy doesn't count that.
+    pub fn uses(&self, key: &[u8]) -> Option<u64> {
+        let store = self.store;
+        (store.eviction == EvictionPolicy::TinyLfu).then(|| store.sketch.estimate(store.hasher.hash(key)))
+    }
+
     /// A number from the generator that the store has.
     pub fn random(&self) -> u64 {
         self.store.random()
@@ -475,13 +481,13 @@ impl<'a> SlotGuard<'a> {
         self.bytes().saturating_sub(self.before.bytes)
     }
 
-    /// By how much the store is over its budget, with what was done through this guard.
+    /// By how much the budget is exceeded, with what was done through this guard.
     pub fn excess_bytes(&self) -> u64 {
         let used_bytes = self
             .store
             .used_bytes()
             .wrapping_add(self.bytes().wrapping_sub(self.before.bytes));
-        used_bytes.saturating_sub(self.store.budget_bytes)
+        (used_bytes + self.store.charged_bytes()).saturating_sub(self.store.budget_bytes)
     }
 
     /// Removes the entry if its time is over.
@@ -495,7 +501,10 @@ impl<'a> SlotGuard<'a> {
         let place = self.map.find(self.store.hasher.hash(key), key)?;
         if self.map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
+            // It is not the client's doing: the client is told as well.
+            let client = self.client.take();
             self.remove_at(place);
+            self.client = client;
             return None;
         }
         Some(place)

@@ -142,7 +142,8 @@ impl Stored {
         expires_at_ms: Option<u64>,
         accessed: AccessStamp,
     ) -> Self {
-        let key_len = narrow(key.len());
+        // Before there is an entry that could be dropped half written.
+        let (key_len, len_field) = (narrow(key.len()), narrow(len));
         let shape = Shape::new(key.len(), form, expires_at_ms.is_some());
         let layout = layout(shape.key_at() + key.len() + len);
         // SAFETY: the size is not 0, since the header never is.
@@ -173,14 +174,13 @@ impl Stored {
             let key_at = stored.start().add(shape.key_at());
             key_at.copy_from_nonoverlapping(key.as_ptr(), key.len());
         }
-        stored.write_len(shape, len);
+        stored.write_len(shape, len_field);
         stored
     }
 
     /// Notes the length of a string for which there is room.
     #[inline]
-    fn write_len(&self, shape: Shape, len: usize) {
-        let len = narrow(len);
+    fn write_len(&self, shape: Shape, len: u32) {
         let bytes = len.to_le_bytes();
         let at = shape.value_len_at();
         // SAFETY: the header has so many bytes for the length.

@@ -260,10 +260,18 @@ impl AccessStamp {
         Self((now_ms >> Self::TICK_SHIFT) as u32)
     }
 
-    /// How long before `now_ms` that was, to a tick.
+    /// How long before `now_ms` that was, to a tick. A moment that is ahead by less than some hours counts as now: threads
+    /// look at the clock at different times, and clocks are set back.
     #[inline]
     pub fn age_ms(self, now_ms: u64) -> u64 {
-        u64::from(Self::at(now_ms).0.wrapping_sub(self.0)) << Self::TICK_SHIFT
+        const AHEAD_MAX: u32 = 1 << 20;
+        let ticks = Self::at(now_ms).0.wrapping_sub(self.0);
+        let is_ahead = ticks > u32::MAX - AHEAD_MAX;
+        if is_ahead {
+            0
+        } else {
+            u64::from(ticks) << Self::TICK_SHIFT
+        }
     }
 }
 

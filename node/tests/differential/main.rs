@@ -178,7 +178,8 @@ fn rows_are_those_of_redis() {
             "sorted-set",
             "string",
         ];
-        if !groups.contains(&command.group.name()) {
+        // Redis 7.0 doesn't know what came after it.
+        if !groups.contains(&command.group.name()) || command.since.starts_with('9') {
             continue;
         }
         for (what, fields) in [("arity", 1..2), ("keys", 3..6), ("key specifications", 8..9)] {

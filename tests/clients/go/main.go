@@ -131,6 +131,65 @@ func work(ctx context.Context, client *redis.ClusterClient, keys int, c *checked
 	}
 }
 
+const compareAndDelete = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0`
+
+// features is what clients build on top: transactions, scripts, messages.
+func features(ctx context.Context, client *redis.ClusterClient, c *checked) {
+	prefix := fmt.Sprintf("go-redis-features-%d-%d", os.Getpid(), time.Now().UnixNano())
+
+	key := fmt.Sprintf("{%s}:transaction", prefix)
+	answers, err := client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.Set(ctx, key, 1, 0)
+		pipe.Incr(ctx, key)
+		return nil
+	})
+	expect(c, "transaction", len(answers), err, 2)
+	found, err := client.Get(ctx, key).Result()
+	expect(c, "GET after transaction", found, err, "2")
+
+	lock := prefix + ":lock"
+	script := redis.NewScript(compareAndDelete)
+	if err := client.Set(ctx, lock, "mine", 0).Err(); err != nil {
+		c.fail("SET before script: %v", err)
+	}
+	// The first run finds no script of that sum on the node and sends it.
+	count, err := script.Run(ctx, client, []string{lock}, "other").Int()
+	expect(c, "script that refuses", count, err, 0)
+	count, err = script.Run(ctx, client, []string{lock}, "mine").Int()
+	expect(c, "script that deletes", count, err, 1)
+
+	hear := func(what string, listener *redis.PubSub, publish func(channel, message string) error, channel string) {
+		defer func() {
+			if err := listener.Close(); err != nil {
+				c.fail("%s: closing: %v", what, err)
+			}
+		}()
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if _, err := listener.Receive(limited); err != nil {
+			c.fail("%s: subscribing: %v", what, err)
+			return
+		}
+		if err := publish(channel, "hello"); err != nil {
+			c.fail("%s: publishing: %v", what, err)
+			return
+		}
+		message, err := listener.ReceiveMessage(limited)
+		if err != nil {
+			c.fail("%s: %v", what, err)
+			return
+		}
+		expect(c, what, message.Payload, nil, "hello")
+	}
+	channel, shard := prefix+":channel", prefix+":shard"
+	hear("message", client.Subscribe(ctx, channel), func(channel, message string) error {
+		return client.Publish(ctx, channel, message).Err()
+	}, channel)
+	hear("sharded message", client.SSubscribe(ctx, shard), func(channel, message string) error {
+		return client.SPublish(ctx, channel, message).Err()
+	}, shard)
+}
+
 func main() {
 	if len(os.Args) < 3 || len(os.Args) > 4 {
 		fmt.Fprintln(os.Stderr, "usage: go-redis HOST PORT [KEYS]")
@@ -152,6 +211,7 @@ func main() {
 		Password: os.Getenv("ANNULUS_PASSWORD"),
 	})
 	work(context.Background(), client, keys, c)
+	features(context.Background(), client, c)
 	if err := client.Close(); err != nil {
 		c.fail("closing: %v", err)
 	}

@@ -5,6 +5,7 @@ import sys
 import time
 
 import redis
+from redis.cache import CacheConfig
 
 BATCH = 100
 COUNTERS = 100
@@ -79,6 +80,74 @@ def work(client: redis.RedisCluster, keys: int, check: Checked) -> None:
         check.expect(f"GET {i} after DEL", lambda: client.get(f"{prefix}:{i}"), None)
 
 
+COMPARE_AND_DELETE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+
+
+def heard(listener, receive, channel: str, data: str) -> bool:
+    """Whether the message comes within ten seconds."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        message = receive(listener)
+        if message and message["data"] == data.encode() and message["channel"] == channel.encode():
+            return True
+    return False
+
+
+def features(client: redis.RedisCluster, options: dict, check: Checked) -> None:
+    """What clients build on top: transactions, scripts, messages, caches of their own."""
+    prefix = f"redis-py-features-{os.getpid()}-{time.time_ns()}"
+
+    key = f"{{{prefix}}}:transaction"
+    with client.pipeline(transaction=True) as pipe:
+        pipe.set(key, "1")
+        pipe.incr(key)
+        check.expect("transaction", pipe.execute, [True, 2])
+
+    lock = f"{prefix}:lock"
+    client.set(lock, "mine")
+    check.expect("script that refuses", lambda: client.eval(COMPARE_AND_DELETE, 1, lock, "other"), 0)
+    check.expect("script that deletes", lambda: client.eval(COMPARE_AND_DELETE, 1, lock, "mine"), 1)
+    sha = client.script_load("return {KEYS[1], ARGV[1]}")
+    check.expect("script by its sum", lambda: client.evalsha(sha, 1, lock, "x"), [lock.encode(), b"x"])
+
+    channel = f"{prefix}:channel"
+    with client.pubsub(ignore_subscribe_messages=True) as listener:
+        listener.subscribe(channel)
+        end = time.monotonic() + 10
+        # The subscription is confirmed by a message that is ignored.
+        while not listener.subscribed and time.monotonic() < end:
+            listener.get_message(timeout=0.1)
+        listener.get_message(timeout=1)
+        client.publish(channel, "hello")
+        receive = lambda source: source.get_message(timeout=0.1)
+        check.expect("message", lambda: heard(listener, receive, channel, "hello"), True)
+
+    shard = f"{prefix}:shard"
+    with client.pubsub(ignore_subscribe_messages=True) as listener:
+        listener.ssubscribe(shard)
+        listener.get_sharded_message(timeout=1)
+        client.spublish(shard, "there")
+        receive = lambda source: source.get_sharded_message(timeout=0.1)
+        check.expect("sharded message", lambda: heard(listener, receive, shard, "there"), True)
+
+    cached = f"{prefix}:cached"
+    client.set(cached, "old")
+    caching = redis.RedisCluster(**options, protocol=3, cache_config=CacheConfig())
+    check.expect("read into the client's cache", lambda: caching.get(cached), b"old")
+    check.expect("read from it", lambda: caching.get(cached), b"old")
+    client.set(cached, "new")
+
+    def follows() -> bool:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            if caching.get(cached) == b"new":
+                return True
+        return False
+
+    check.expect("the client's cache follows", follows, True)
+    caching.close()
+
+
 def main() -> int:
     if len(sys.argv) not in (3, 4):
         print("usage: client.py HOST PORT [KEYS]", file=sys.stderr)
@@ -87,13 +156,15 @@ def main() -> int:
     keys = int(sys.argv[3]) if len(sys.argv) == 4 else 10_000
     check = Checked()
     begin = time.monotonic()
+    options = {"host": host, "port": port, "password": os.environ.get("ANNULUS_PASSWORD") or None}
     try:
-        client = redis.RedisCluster(host=host, port=port, password=os.environ.get("ANNULUS_PASSWORD") or None)
+        client = redis.RedisCluster(**options)
     except redis.RedisError as error:
         check.fail(f"connecting: {type(error).__name__}: {error}")
     else:
         try:
             work(client, keys, check)
+            features(client, options, check)
         except GaveUp:
             print(f"error: gave up after {check.errors} errors", file=sys.stderr)
         client.close()
