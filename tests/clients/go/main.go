@@ -129,6 +129,7 @@ func work(ctx context.Context, client *redis.ClusterClient, keys int, c *checked
 			c.fail("GET %d after DEL: got %q, %v", i, value, err)
 		}
 	}
+	features(ctx, client, c)
 }
 
 const compareAndDelete = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0`
@@ -211,7 +212,6 @@ func main() {
 		Password: os.Getenv("ANNULUS_PASSWORD"),
 	})
 	work(context.Background(), client, keys, c)
-	features(context.Background(), client, c)
 	if err := client.Close(); err != nil {
 		c.fail("closing: %v", err)
 	}

@@ -101,7 +101,7 @@ def features(client: redis.RedisCluster, options: dict, check: Checked) -> None:
     with client.pipeline(transaction=True) as pipe:
         pipe.set(key, "1")
         pipe.incr(key)
-        check.expect("transaction", pipe.execute, [True, 2])
+        check.expect("transaction", pipe.execute, lambda answers: len(answers) == 2 and answers[1] == 2)
 
     lock = f"{prefix}:lock"
     client.set(lock, "mine")
