@@ -122,14 +122,18 @@ impl<'a> SlotGuard<'a> {
     /// The entry as a reading command sees it: counted as hit or miss, and most recently used from now on.
     #[inline]
     pub fn read(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let found = self.live(key, now_ms);
-        if found.is_some() {
-            self.tally.hits += 1;
-        } else {
-            self.tally.misses += 1;
-        }
-        if self.touches {
-            self.note_use(found?, now_ms)
+        self.look_up(key, now_ms, self.touches)
+    }
+
+    /// Counts the look-up as hit or miss, and as a use if `touches`.
+    #[inline]
+    fn look_up(&mut self, key: &[u8], now_ms: u64, touches: bool) -> Option<&Stored> {
+        let hash = self.store.hasher.hash(key);
+        let found = self.live(hash, key, now_ms);
+        self.tally.hits += u64::from(found.is_some());
+        self.tally.misses += u64::from(found.is_none());
+        if touches {
+            self.note_use(found?, hash, now_ms)
         } else {
             self.map.get(found?)
         }
@@ -138,16 +142,16 @@ impl<'a> SlotGuard<'a> {
     /// The entry as a writing command sees it: not counted, and most recently used from now on.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let found = self.live(key, now_ms)?;
-        self.note_use(found, now_ms)
+        let hash = self.store.hasher.hash(key);
+        let found = self.live(hash, key, now_ms)?;
+        self.note_use(found, hash, now_ms)
     }
 
     #[inline]
-    fn note_use(&mut self, place: Place, now_ms: u64) -> Option<&Stored> {
+    fn note_use(&mut self, place: Place, hash: u64, now_ms: u64) -> Option<&Stored> {
         let policy = self.store.eviction;
         if policy == EvictionPolicy::TinyLfu {
-            let stored = self.map.get(place)?;
-            self.store.sketch.count(self.store.hasher.hash(stored.key()));
+            self.store.sketch.count(hash);
         }
         let accessed = AccessStamp::at(now_ms);
         self.map.note_use(place, accessed, |rank| rank.used(policy))
@@ -163,10 +167,7 @@ impl<'a> SlotGuard<'a> {
     /// [`Self::peek`], counted as hit or miss.
     #[inline]
     pub fn peek_counted(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let found = self.live(key, now_ms);
-        self.tally.hits += u64::from(found.is_some());
-        self.tally.misses += u64::from(found.is_none());
-        self.map.get(found?)
+        self.look_up(key, now_ms, false)
     }
 
     /// Whether an entry with a key and a string of these lengths can be kept at all.
@@ -208,7 +209,10 @@ impl<'a> SlotGuard<'a> {
         now_ms: u64,
     ) -> Result<(), TooBig> {
         match value {
-            Value::Int(number) => self.set_text(key, Text::Int(number), expires_at_ms, now_ms),
+            Value::Int(number) => {
+                self.check_size(key.len(), size_of_val(&number))?;
+                self.set_text(key, Text::Int(number), expires_at_ms, now_ms);
+            }
             Value::Bytes(bytes) => {
                 self.check_size(key.len(), bytes.len())?;
                 self.set_text(key, Text::Bytes(&bytes), expires_at_ms, now_ms);
@@ -243,7 +247,7 @@ impl<'a> SlotGuard<'a> {
         let hash = self.store.hasher.hash(key);
         let accessed = AccessStamp::at(now_ms);
         if let Some(place) = self.map.find(hash, key) {
-            self.note_use(place, now_ms);
+            self.note_use(place, hash, now_ms);
             self.map
                 .update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
         } else {
@@ -306,7 +310,7 @@ impl<'a> SlotGuard<'a> {
 
     #[inline]
     fn change<R>(&mut self, key: &[u8], now_ms: u64, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
-        let place = self.live(key, now_ms)?;
+        let place = self.live(self.store.hasher.hash(key), key, now_ms)?;
         let result = self.map.update(place, change);
         self.note_change(key);
         result
@@ -321,7 +325,7 @@ impl<'a> SlotGuard<'a> {
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<R, WrongType> {
         let accessed = AccessStamp::at(now_ms);
-        let Some(place) = self.live(key, now_ms) else {
+        let Some(place) = self.live(self.store.hasher.hash(key), key, now_ms) else {
             let mut collection = C::default();
             let result = change(&mut collection);
             if !collection.is_empty() {
@@ -364,7 +368,7 @@ impl<'a> SlotGuard<'a> {
 
     /// Removes an entry and returns it; `None` when there was none, or only an expired one.
     pub fn remove(&mut self, key: &[u8], now_ms: u64) -> Option<Stored> {
-        let place = self.live(key, now_ms)?;
+        let place = self.live(self.store.hasher.hash(key), key, now_ms)?;
         self.remove_at(place)
     }
 
@@ -492,13 +496,13 @@ impl<'a> SlotGuard<'a> {
 
     /// Removes the entry if its time is over.
     pub fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
-        self.live(key, now_ms);
+        self.live(self.store.hasher.hash(key), key, now_ms);
     }
 
     /// Where the entry is; one whose time is over is removed.
     #[inline]
-    fn live(&mut self, key: &[u8], now_ms: u64) -> Option<Place> {
-        let place = self.map.find(self.store.hasher.hash(key), key)?;
+    fn live(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<Place> {
+        let place = self.map.find(hash, key)?;
         if self.map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
             // It is not the client's doing: the client is told as well.

@@ -186,14 +186,7 @@ impl Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hash_of(number: u64) -> u64 {
-        // SplitMix64.
-        let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+    use crate::store::mixed as hash_of;
 
     #[test]
     fn ghosts_are_remembered_once() {

@@ -379,9 +379,10 @@ impl Stored {
     #[inline]
     pub fn cost(&self) -> u64 {
         let own = allocation_bytes(self.size());
-        match self.shape().form {
-            Form::Bytes8 | Form::Bytes16 | Form::Bytes32 | Form::Int => own,
-            _ => own + self.value().heap_bytes(),
+        if self.shape().form.is_collection() {
+            own + self.value().heap_bytes()
+        } else {
+            own
         }
     }
 
@@ -389,7 +390,7 @@ impl Stored {
     pub fn into_value(self) -> Value {
         let at = self.value_at();
         let form = self.shape().form;
-        if matches!(form, Form::Bytes8 | Form::Bytes16 | Form::Bytes32 | Form::Int) {
+        if !form.is_collection() {
             return self.value().to_value();
         }
         let entry = ManuallyDrop::new(self);
@@ -540,7 +541,7 @@ impl Drop for Stored {
         let (form, at, size) = (self.shape().form, self.value_at(), self.size());
         // SAFETY: the entry is used no more, and the layout is that of its allocation.
         unsafe {
-            if !matches!(form, Form::Bytes8 | Form::Bytes16 | Form::Bytes32 | Form::Int) {
+            if form.is_collection() {
                 drop(self.take_collection(form, at));
             }
             alloc::dealloc(self.start(), layout(size));

@@ -46,6 +46,11 @@ impl Form {
         }
     }
 
+    /// Whether the value is a pointer to a collection, which the entry owns.
+    pub(super) const fn is_collection(self) -> bool {
+        matches!(self, Self::Hash | Self::List | Self::Set | Self::SortedSet)
+    }
+
     /// Bytes of the value's length.
     const fn len_width(self) -> usize {
         match self {
