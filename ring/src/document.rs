@@ -72,6 +72,14 @@ pub enum DocumentError {
         /// Both ends of it.
         id: NodeId,
     },
+    /// A member does not hold a copy beside itself.
+    #[error("replicas say that {id} has a copy of slot {slot}, which it owns")]
+    ReplicaOfItself {
+        /// The member.
+        id: NodeId,
+        /// A slot that it owns.
+        slot: Slot,
+    },
     /// Only the owner can hand over.
     #[error("the handoff of slots {slots} is from {from}, which does not own all of them")]
     HandoffFromStranger {
@@ -99,6 +107,10 @@ pub struct RingDocument {
     pub members: Vec<Member>,
     /// The tokens of each member that has some; all together they give every slot an owner.
     pub tokens: BTreeMap<NodeId, Vec<Slot>>,
+    /// The slots of which each member has a whole copy, beside the owner: every write that was acknowledged is in
+    /// it, since owners acknowledge none without it. Members without any are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replicas: BTreeMap<NodeId, SlotSet>,
     /// Slots that are to leave their owner at this epoch; no slot is in two.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handoffs: Vec<Handoff>,
@@ -211,7 +223,23 @@ impl RingDocument {
         if ring.is_empty() {
             return Err(DocumentError::NobodyOwns);
         }
+        self.validate_replicas(&ring)?;
         self.validate_handoffs(&ring)
+    }
+
+    fn validate_replicas(&self, ring: &HashRing) -> Result<(), DocumentError> {
+        for (id, slots) in &self.replicas {
+            if self.member(id).is_none() {
+                return Err(DocumentError::NotAMember {
+                    what: "replicas",
+                    id: id.clone(),
+                });
+            }
+            if let Some(slot) = slots.intersection(&ring.slots_of(id)).iter().next() {
+                return Err(DocumentError::ReplicaOfItself { id: id.clone(), slot });
+            }
+        }
+        Ok(())
     }
 
     fn validate_members(&self) -> Result<(), DocumentError> {
@@ -283,6 +311,32 @@ impl RingDocument {
             .iter()
             .map(|member| (member.id.clone(), member.zone.clone()))
             .collect()
+    }
+
+    /// Whether the member has a whole copy of a slot that another owns.
+    pub fn is_replica(&self, id: &NodeId, slot: Slot) -> bool {
+        self.replicas.get(id).is_some_and(|slots| slots.contains(slot))
+    }
+
+    /// Who is to have a copy of what another owns, by member: the next members clockwise of those that stay.
+    pub fn wanted_replicas(&self) -> BTreeMap<NodeId, SlotSet> {
+        let mut wanted: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+        if self.replication_factor < 2 {
+            return wanted;
+        }
+        let stays = |member: &&Member| matches!(member.state, MemberState::Active | MemberState::Joining);
+        let holders: BTreeMap<NodeId, Option<Zone>> = self
+            .members
+            .iter()
+            .filter(stays)
+            .map(|member| (member.id.clone(), member.zone.clone()))
+            .collect();
+        for (range, copies) in self.ring().copies_among(self.replication_factor, &holders) {
+            for id in &copies[1..] {
+                wanted.entry((*id).clone()).or_default().insert_range(range);
+            }
+        }
+        wanted
     }
 
     /// Whether this document replaces the other: its epoch is higher. An error when they are of two clusters.

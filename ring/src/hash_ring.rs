@@ -204,13 +204,23 @@ impl HashRing {
         factor: u8,
         zones: &BTreeMap<NodeId, Option<Zone>>,
     ) -> Vec<(SlotRange, Vec<&NodeId>)> {
-        let rule = CopyRule::new(self, factor, zones);
+        self.copies_by(&CopyRule::new(self, factor, zones))
+    }
+
+    /// The same when only `holders` may have copies beside the owner. Holders that own nothing come last, in the
+    /// order of their names, so that a copy has a home even before a newcomer owns its first slot.
+    pub fn copies_among<'a>(
+        &'a self,
+        factor: u8,
+        holders: &'a BTreeMap<NodeId, Option<Zone>>,
+    ) -> Vec<(SlotRange, Vec<&'a NodeId>)> {
+        self.copies_by(&CopyRule::among(self, factor, holders))
+    }
+
+    fn copies_by<'a>(&'a self, rule: &CopyRule<'a>) -> Vec<(SlotRange, Vec<&'a NodeId>)> {
         let holders = |range: SlotRange| {
             let copies = rule.copies(self, self.arc_of(range.first));
-            copies
-                .into_iter()
-                .map(|owner| &self.members[usize::from(owner)])
-                .collect()
+            copies.into_iter().map(|member| rule.name(self, member)).collect()
         };
         self.arcs().map(|(range, _)| (range, holders(range))).collect()
     }
@@ -227,38 +237,71 @@ impl HashRing {
     }
 }
 
-/// Which members hold copies; zones as numbers, so that walking around the ring compares no text.
-struct CopyRule {
+/// Which members hold copies; zones as numbers, so that walking around the ring compares no text. Members are
+/// numbered as the ring does, those that own nothing after them.
+struct CopyRule<'a> {
+    /// By number the zone.
     zones: Vec<usize>,
-    /// How many copies there can be.
+    /// By number whether it may hold a copy of what another owns.
+    holds: Vec<bool>,
+    /// The members that own nothing.
+    others: Vec<&'a NodeId>,
+    /// How many copies there are to be.
     copies_wanted: usize,
-    /// How many of them can be in zones of their own.
-    zones_wanted: usize,
 }
 
-impl CopyRule {
+impl<'a> CopyRule<'a> {
     fn new(ring: &HashRing, factor: u8, zones: &BTreeMap<NodeId, Option<Zone>>) -> Self {
         let zone_of = |id: &NodeId| zones.get(id).and_then(Option::as_ref);
-        let mut names: Vec<Option<&Zone>> = ring.members.iter().map(zone_of).collect();
+        Self::with(ring.members.iter().map(zone_of).collect(), factor)
+    }
+
+    fn among(ring: &HashRing, factor: u8, holders: &'a BTreeMap<NodeId, Option<Zone>>) -> Self {
+        let owns = |id: &NodeId| ring.members.binary_search(id).is_ok();
+        let others: Vec<&NodeId> = holders.keys().filter(|id| !owns(id)).collect();
+        let members = || ring.members.iter().chain(others.iter().copied());
+        let zone_of = |id: &NodeId| holders.get(id).and_then(Option::as_ref);
+        let rule = Self::with(members().map(zone_of).collect(), factor);
+        Self {
+            holds: members().map(|id| holders.contains_key(id)).collect(),
+            others,
+            ..rule
+        }
+    }
+
+    fn with(zones: Vec<Option<&Zone>>, factor: u8) -> Self {
+        let mut names = zones.clone();
         names.sort_unstable();
         names.dedup();
-        let copies_wanted = usize::from(factor.max(1)).min(ring.members.len());
-        let number = |id| names.binary_search(&zone_of(id)).unwrap_or_default();
-        let zones_wanted = copies_wanted.min(names.len());
+        let number = |zone| names.binary_search(&zone).unwrap_or_default();
         Self {
-            zones: ring.members.iter().map(number).collect(),
-            copies_wanted,
-            zones_wanted,
+            holds: vec![true; zones.len()],
+            zones: zones.into_iter().map(number).collect(),
+            others: Vec::new(),
+            copies_wanted: usize::from(factor.max(1)),
         }
+    }
+
+    fn name(&self, ring: &'a HashRing, member: u16) -> &'a NodeId {
+        let index = usize::from(member);
+        ring.members
+            .get(index)
+            .unwrap_or_else(|| self.others[index - ring.members.len()])
     }
 
     /// The owner of the arc, then the others: first those that bring a new zone, then whoever comes next.
     fn copies(&self, ring: &HashRing, arc: usize) -> Vec<u16> {
         let zone = |member: u16| self.zones[usize::from(member)];
-        let clockwise = || (1..ring.owners.len()).map(|step| ring.owners[(arc + step) % ring.owners.len()]);
+        let owning = || (1..ring.owners.len()).map(|step| ring.owners[(arc + step) % ring.owners.len()]);
+        let rest = ring.members.len()..ring.members.len() + self.others.len();
+        let clockwise = || {
+            owning()
+                .chain(rest.clone().filter_map(|index| u16::try_from(index).ok()))
+                .filter(|&member| self.holds[usize::from(member)])
+        };
         let mut copies = vec![ring.owners[arc]];
         for member in clockwise() {
-            if copies.len() >= self.zones_wanted {
+            if copies.len() >= self.copies_wanted {
                 break;
             }
             if !copies.iter().any(|&copy| zone(copy) == zone(member)) {

@@ -29,6 +29,6 @@ pub use plan::{
 pub use slot::{SLOT_COUNT, Slot, SlotError};
 pub use slot_set::{SlotRange, SlotRangeError, SlotSet};
 pub use slot_table::{
-    Access, AdoptOutcome, CommitRefusal, Committed, FreezeRefusal, FreezeRequest, Frozen, PullRefusal,
-    Refusal, SlotTable,
+    Access, AdoptOutcome, CommitRefusal, Committed, Copies, Copy, FreezeRefusal, FreezeRequest, Frozen,
+    PullRefusal, Refusal, SlotTable,
 };

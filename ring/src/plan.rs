@@ -8,10 +8,13 @@
 //! next document only if the stored one is still `current`; so a decision made from something stale is never
 //! written.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{
     Address, ClusterUid, Epoch, Incarnation, NodeId, Placement, PlacementParams, RingDocument, SlotSet, moves,
 };
 
+mod copies;
 mod next;
 mod reasons;
 
@@ -50,6 +53,11 @@ pub struct Observed {
     pub activated: SlotSet,
     /// Nothing of that epoch's handoffs towards it is in flight or to be begun.
     pub settled: bool,
+    /// Of the slots that it serves at that epoch: who has whole copies without which it acknowledges nothing, beside
+    /// those that the document tells.
+    pub declared: BTreeMap<NodeId, SlotSet>,
+    /// It was told to end, and waits for others to take over what it serves.
+    pub leaving: bool,
 }
 
 /// What is to be done about the ring.
@@ -78,8 +86,14 @@ pub struct Progress {
 /// Decides about the next epoch. Applied to its own output, with nodes that reported nothing new, it gives
 /// [`Advance::Waiting`] or [`Advance::Steady`].
 ///
-/// `observed` has each node of the cluster that answers, asked after `current` was read.
-pub fn advance(current: Option<&RingDocument>, desired: &Desired, observed: &[Observed]) -> Advance {
+/// `observed` has each node of the cluster that answers, asked after `current` was read. `failed` are members that
+/// are taken for dead, in the life that `current` lists: what they own goes to whoever has a whole copy of it.
+pub fn advance(
+    current: Option<&RingDocument>,
+    desired: &Desired,
+    observed: &[Observed],
+    failed: &BTreeSet<NodeId>,
+) -> Advance {
     if desired.members.is_empty() {
         return Advance::Waiting(vec![WaitReason::NobodyDesired]);
     }
@@ -95,14 +109,16 @@ pub fn advance(current: Option<&RingDocument>, desired: &Desired, observed: &[Ob
             epoch: node.epoch,
         }]);
     }
-    let mut draft = Draft::new(current, desired, observed);
+    let mut draft = Draft::new(current, desired, observed, failed);
     draft.settle_handoffs();
+    draft.replace_lost();
     draft.follow_restarts();
     draft.follow_desired();
     let target = draft.target();
     draft.cancel_unwanted(&target);
     draft.begin_handoffs(&target);
     draft.update_states(&target);
+    draft.follow_copies();
     draft.remove_leavers();
     draft.explain_handoffs();
     draft.finish()
@@ -111,7 +127,7 @@ pub fn advance(current: Option<&RingDocument>, desired: &Desired, observed: &[Ob
 /// How much is left to do until the ring is as desired, counting newcomers that do not answer yet.
 pub fn progress(current: &RingDocument, desired: &Desired) -> Progress {
     let from = current.ring();
-    let target = Draft::new(current, desired, &[]).desired_target();
+    let target = Draft::new(current, desired, &[], &BTreeSet::new()).desired_target();
     Progress {
         slots_to_move: moves(&from, &target)
             .iter()

@@ -110,8 +110,9 @@ impl From<SlotRange> for String {
 
 const WORDS: usize = SLOT_COUNT as usize / 64;
 
-/// A set of slots: a bit each, 2 KiB whatever it holds.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A set of slots: a bit each, 2 KiB whatever it holds. Written as its runs, `0-120,7000`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SlotSet(Box<[u64; WORDS]>);
 
 impl SlotSet {
@@ -214,11 +215,37 @@ impl Default for SlotSet {
     }
 }
 
-/// As its runs, for instance `SlotSet(0-120 7000)`.
+/// As its runs, for instance `SlotSet(0-120,7000)`.
 impl fmt::Debug for SlotSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ranges: Vec<String> = self.ranges().map(|range| range.to_string()).collect();
-        write!(f, "SlotSet({})", ranges.join(" "))
+        write!(f, "SlotSet({self})")
+    }
+}
+
+impl fmt::Display for SlotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.ranges().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator}{range}")?;
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<String> for SlotSet {
+    type Error = SlotRangeError;
+
+    fn try_from(text: String) -> Result<Self, SlotRangeError> {
+        if text.is_empty() {
+            return Ok(Self::new());
+        }
+        text.split(',').map(str::parse::<SlotRange>).collect()
+    }
+}
+
+impl From<SlotSet> for String {
+    fn from(set: SlotSet) -> Self {
+        set.to_string()
     }
 }
 

@@ -13,6 +13,10 @@
 //!    └──expired, thawed─┘                                      └─────abandon──────┘
 //! ```
 //!
+//! A slot that this node does not serve may still be one of its copies: [`Copy`] says how far it is, and
+//! [`copies`](self) of a slot's owner who has one. Where there are copies, a source keeps what it handed over as
+//! one, so that at no moment of a handoff there are fewer.
+//!
 //! The table refuses to guess: without a document that lists exactly its own incarnation it serves nothing, a
 //! slot that it can't remember to have held is not taken back from a handoff that still stands, and a freeze
 //! that ran out can't be committed. It reads no clock (`now_ms` is an argument: any millisecond clock of this
@@ -20,6 +24,10 @@
 //! and whoever owns the table drops them before anybody sees the new state.
 
 use std::collections::BTreeMap;
+
+mod copies;
+
+pub use copies::{Copies, Copy};
 
 use crate::{
     DocumentError, Epoch, Handoff, Incarnation, Member, MemberState, NodeId, RingDocument, SLOT_COUNT, Slot,
@@ -45,9 +53,15 @@ pub enum Access {
 pub struct AdoptOutcome {
     /// False when the epoch was known already, and nothing changed.
     pub is_new: bool,
-    /// Slots that this node serves now and did not serve before. They are empty.
+    /// Slots that this node serves now and did not serve before, and had no whole copy of. They are empty.
     pub gained: SlotSet,
-    /// Slots whose entries, if there are any, are to be dropped now: served or being pulled before and not now.
+    /// Slots that this node serves now, did not serve before, and has a whole copy of, which is kept.
+    pub promoted: SlotSet,
+    /// Who may still believe to serve slots that were gained or promoted, as far as the document before said. They
+    /// must not be answered for before that node's lease has run out.
+    pub fences: BTreeMap<NodeId, SlotSet>,
+    /// Slots whose entries, if there are any, are to be dropped now: served, copied or being pulled before, and none
+    /// of it now.
     pub lost: SlotSet,
     /// The handoffs towards this node that are to be carried out; some of their slots may be activated already.
     pub pull: Vec<Handoff>,
@@ -195,6 +209,12 @@ pub struct SlotTable {
     freezes: BTreeMap<Slot, Freeze>,
     /// By which freeze a slot was handed over, so that a repeated commit is known again.
     commits: BTreeMap<Slot, u64>,
+    /// What there is of each slot that this node does not serve.
+    copies: Vec<Copy>,
+    /// What the document wants this node to have copies of.
+    wanted: SlotSet,
+    /// Of the slots that this node serves: who has whole copies that the document does not tell of yet.
+    declared: BTreeMap<NodeId, SlotSet>,
 }
 
 impl SlotTable {
@@ -207,6 +227,9 @@ impl SlotTable {
             states: vec![State::Down; usize::from(SLOT_COUNT)],
             freezes: BTreeMap::new(),
             commits: BTreeMap::new(),
+            copies: vec![Copy::None; usize::from(SLOT_COUNT)],
+            wanted: SlotSet::new(),
+            declared: BTreeMap::new(),
         }
     }
 
@@ -262,21 +285,34 @@ impl SlotTable {
             });
         }
         let states = self.states_under(&document);
+        let (copies, wanted) = self.copies_under(&document, &states);
         let mut outcome = AdoptOutcome {
             is_new: true,
+            fences: self.fences(&states),
             ..AdoptOutcome::default()
         };
         for slot in Slot::all() {
-            let (before, after) = (self.states[slot.index()], states[slot.index()]);
-            let held = before.is_served() || matches!(before, State::Pulling { .. });
-            let holds = after.is_served() || matches!(after, State::Pulling { .. });
+            let index = slot.index();
+            let (before, after) = (self.states[index], states[index]);
+            let held = before.is_served()
+                || matches!(before, State::Pulling { .. })
+                || self.copies[index] != Copy::None;
+            let holds =
+                after.is_served() || matches!(after, State::Pulling { .. }) || copies[index] != Copy::None;
             if after.is_served() && !before.is_served() {
-                outcome.gained.insert(slot);
+                if self.copies[index] == Copy::Complete {
+                    outcome.promoted.insert(slot);
+                } else {
+                    outcome.gained.insert(slot);
+                }
             }
             if held && !holds {
                 outcome.lost.insert(slot);
             }
         }
+        self.follow_declared(&document, &states);
+        self.copies = copies;
+        self.wanted = wanted;
         self.freezes
             .retain(|slot, _| states[slot.index()] == State::Frozen);
         self.commits
@@ -505,6 +541,9 @@ impl SlotTable {
             return Err(refusal);
         }
         self.states[slot.index()] = State::HandedOver(freeze.to);
+        if self.has_copies() {
+            self.copies[slot.index()] = Copy::Complete;
+        }
         self.commits.insert(slot, freeze_id);
         Ok(Committed::Now)
     }
@@ -523,6 +562,10 @@ impl SlotTable {
                 cancelled: false,
             } => {
                 self.states[slot.index()] = State::Pulling { from };
+                // What is only part of a copy goes: the source sends everything.
+                if self.copies[slot.index()] == Copy::Filling {
+                    self.copies[slot.index()] = Copy::None;
+                }
                 Ok(())
             }
             _ => Err(PullRefusal {
@@ -555,6 +598,7 @@ impl SlotTable {
         match self.states[slot.index()] {
             State::Pulling { .. } => {
                 self.states[slot.index()] = State::Activated;
+                self.copies[slot.index()] = Copy::None;
                 Ok(())
             }
             _ => Err(self.not_pulling(slot)),

@@ -1,29 +1,37 @@
 //! The next document, step by step: each step is one rule, changes the draft and says why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Advance, ChangeReason, Desired, Observed, WaitReason};
 use crate::{
-    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, Slot, SlotRange,
-    SlotSet, moves, place,
+    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, SLOT_COUNT, Slot,
+    SlotRange, SlotSet, moves, place,
 };
 
 /// A document in the making.
 pub(super) struct Draft<'a> {
-    current: &'a RingDocument,
+    pub(super) current: &'a RingDocument,
     desired: BTreeMap<&'a NodeId, &'a Placement>,
     settings: &'a Desired,
-    observed: BTreeMap<&'a NodeId, &'a Observed>,
-    members: Vec<Member>,
+    pub(super) observed: BTreeMap<&'a NodeId, &'a Observed>,
+    pub(super) failed: &'a BTreeSet<NodeId>,
+    pub(super) members: Vec<Member>,
     /// Each slot's owner by tokens.
-    owners: Vec<NodeId>,
-    handoffs: Vec<Handoff>,
-    changes: Vec<ChangeReason>,
-    waits: Vec<WaitReason>,
+    pub(super) owners: Vec<NodeId>,
+    /// Who has whole copies.
+    pub(super) replicas: BTreeMap<NodeId, SlotSet>,
+    pub(super) handoffs: Vec<Handoff>,
+    pub(super) changes: Vec<ChangeReason>,
+    pub(super) waits: Vec<WaitReason>,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(current: &'a RingDocument, settings: &'a Desired, observed: &'a [Observed]) -> Self {
+    pub(super) fn new(
+        current: &'a RingDocument,
+        settings: &'a Desired,
+        observed: &'a [Observed],
+        failed: &'a BTreeSet<NodeId>,
+    ) -> Self {
         let mut by_id: BTreeMap<&NodeId, &Observed> = BTreeMap::new();
         for node in observed {
             // Two lives of one name can answer while one of them dies; the one that the document knows goes first.
@@ -44,6 +52,8 @@ impl<'a> Draft<'a> {
                 .collect(),
             settings,
             observed: by_id,
+            failed,
+            replicas: current.replicas.clone(),
             members: current.members.clone(),
             owners,
             handoffs: current.handoffs.clone(),
@@ -57,7 +67,7 @@ impl<'a> Draft<'a> {
         self.same_life(id).is_some()
     }
 
-    fn same_life(&self, id: &NodeId) -> Option<&'a Observed> {
+    pub(super) fn same_life(&self, id: &NodeId) -> Option<&'a Observed> {
         let node = self.observed.get(id)?;
         self.current
             .member(id)
@@ -65,7 +75,7 @@ impl<'a> Draft<'a> {
             .map(|_| *node)
     }
 
-    fn has_restarted(&self, id: &NodeId) -> bool {
+    pub(super) fn has_restarted(&self, id: &NodeId) -> bool {
         self.observed.contains_key(id) && self.current.member(id).is_some() && !self.answers(id)
     }
 
@@ -103,6 +113,7 @@ impl<'a> Draft<'a> {
             for slot in has.iter() {
                 self.owners[slot.index()] = handoff.to.clone();
             }
+            self.keep_as_copies(&handoff, &has);
             let counts = moved.entry((handoff.from, handoff.to)).or_default();
             counts.0 += has.len();
             counts.1 += u32::from(handoff.slots.len()) - has.len();
@@ -131,6 +142,7 @@ impl<'a> Draft<'a> {
             .filter(|id| self.has_restarted(id))
             .collect();
         for id in &restarted {
+            self.replicas.remove(id);
             let (Some(node), Some(index)) = (self.observed.get(id), self.index_of(id)) else {
                 continue;
             };
@@ -185,6 +197,9 @@ impl<'a> Draft<'a> {
 
     /// The ring to go to, from what will be once the standing handoffs are through.
     pub(super) fn target(&self) -> HashRing {
+        if let Some(owners) = self.owners_without_leavers() {
+            return ring_of(&owners);
+        }
         self.target_for(|placement| self.index_of(&placement.id).is_some())
     }
 
@@ -208,7 +223,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn owners_after_handoffs(&self) -> Vec<NodeId> {
+    pub(super) fn owners_after_handoffs(&self) -> Vec<NodeId> {
         let mut owners = self.owners.clone();
         for handoff in self.handoffs.iter().filter(|handoff| !handoff.cancelled) {
             owners[handoff.slots.first.index()..=handoff.slots.last.index()].fill(handoff.to.clone());
@@ -253,7 +268,13 @@ impl<'a> Draft<'a> {
         let standing: SlotSet = self.handoffs.iter().map(|handoff| handoff.slots).collect();
         let answers = |id: &NodeId| self.observed.contains_key(id);
         let running = self.handoffs.iter().any(|h| answers(&h.from) && answers(&h.to));
-        let mut budget = u32::from(self.settings.handoff_slots_max.max(1)).saturating_sub(standing.len());
+        // What a leaver gives to its copies takes no data along.
+        let slots_max = if self.somebody_leaves() {
+            u32::from(SLOT_COUNT)
+        } else {
+            u32::from(self.settings.handoff_slots_max.max(1))
+        };
+        let mut budget = slots_max.saturating_sub(standing.len());
         let mut begun = Vec::new();
         let mut blocked = Vec::new();
         for Move { slots, from, to } in moves(&ring_of(&self.owners), target) {
@@ -302,14 +323,16 @@ impl<'a> Draft<'a> {
             let id = self.members[index].id.clone();
             let owned = self.owned(&id);
             let before = self.members[index].state;
-            let state = if !self.desired.contains_key(&id) {
+            let state = if !self.desired.contains_key(&id) || self.is_leaving(&id) {
                 MemberState::Draining
             } else if owned > 0 && before != MemberState::Joining || self.has_its_share(&id, target) {
                 MemberState::Active
             } else {
                 MemberState::Joining
             };
-            if before == MemberState::Down || before == state {
+            // The planner alone makes members Down, and whoever answers and is not taken for dead any more is new.
+            let answers = self.observed.contains_key(&id) && !self.failed.contains(&id);
+            if before == state || before == MemberState::Down && !answers {
                 continue;
             }
             self.members[index].state = state;
@@ -337,7 +360,7 @@ impl<'a> Draft<'a> {
                 .any(|handoff| handoff.from == *id || handoff.to == *id);
             if self.desired.contains_key(id) {
                 self.members.push(member);
-            } else if owned == 0 && !involved {
+            } else if owned == 0 && !involved && !self.replicas.contains_key(id) {
                 self.changes.push(ChangeReason::Removed(id.clone()));
             } else {
                 if !self.observed.contains_key(id) {
@@ -396,6 +419,7 @@ impl<'a> Draft<'a> {
             replication_factor: self.factor(),
             tokens: ring_of(&self.owners).tokens(),
             members: std::mem::take(&mut self.members),
+            replicas: std::mem::take(&mut self.replicas),
             handoffs: std::mem::take(&mut self.handoffs),
         };
         debug_assert!(document.validate().is_ok(), "{:?}", document.validate());
@@ -411,11 +435,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn factor(&self) -> u8 {
+    pub(super) fn factor(&self) -> u8 {
         self.settings.params.replication_factor.max(1)
     }
 
-    fn owned(&self, id: &NodeId) -> u32 {
+    pub(super) fn owned(&self, id: &NodeId) -> u32 {
         u32::try_from(self.owners.iter().filter(|owner| *owner == id).count()).unwrap_or(u32::MAX)
     }
 
@@ -456,6 +480,7 @@ pub(super) fn first(desired: &Desired, observed: &[Observed]) -> Advance {
         replication_factor: desired.params.replication_factor.max(1),
         tokens: place(&HashRing::default(), &desired.members, &desired.params).tokens(),
         members,
+        replicas: BTreeMap::new(),
         handoffs: Vec::new(),
     };
     debug_assert!(document.validate().is_ok(), "{:?}", document.validate());
@@ -500,6 +525,6 @@ fn owners_of(ring: &HashRing) -> Vec<NodeId> {
         .collect()
 }
 
-fn ring_of(owners: &[NodeId]) -> HashRing {
+pub(super) fn ring_of(owners: &[NodeId]) -> HashRing {
     HashRing::from_owners(|slot| &owners[slot.index()])
 }

@@ -19,6 +19,36 @@ pub enum ChangeReason {
         /// How many slots are empty now, because their data died with the earlier life.
         slots_emptied: u32,
     },
+    /// Copies took the place of a member that died.
+    Promoted {
+        /// The member that died.
+        from: NodeId,
+        /// Whose copies are the owners now.
+        to: NodeId,
+        /// How many slots.
+        slots: u32,
+    },
+    /// A member is taken for dead.
+    Failed {
+        /// The member.
+        id: NodeId,
+        /// How many of its slots have no other copy: they wait for it to come back, and are empty then.
+        slots_without_copy: u32,
+    },
+    /// A member has whole copies of more slots.
+    Copied {
+        /// The member.
+        id: NodeId,
+        /// How many more.
+        slots: u32,
+    },
+    /// A member's copies are not needed any more.
+    CopiesDropped {
+        /// The member.
+        id: NodeId,
+        /// How many slots.
+        slots: u32,
+    },
     /// A handoff ended because its target restarted; the slots stay with the source.
     TargetLost {
         /// The source.
@@ -86,6 +116,23 @@ impl fmt::Display for ChangeReason {
             Self::Restarted { id, slots_emptied } => {
                 write!(f, "{id} restarted, its {} are empty now", slots(*slots_emptied))
             }
+            Self::Promoted { from, to, slots: n } => {
+                write!(f, "{to} took over {} from {from}, which died", slots(*n))
+            }
+            Self::Failed {
+                id,
+                slots_without_copy: 0,
+            } => write!(f, "{id} does not answer and is taken for dead"),
+            Self::Failed {
+                id,
+                slots_without_copy: n,
+            } => write!(
+                f,
+                "{id} does not answer and is taken for dead, {} have no other copy and wait for it to come back",
+                slots(*n)
+            ),
+            Self::Copied { id, slots: n } => write!(f, "{id} has copies of {} more", slots(*n)),
+            Self::CopiesDropped { id, slots: n } => write!(f, "{id} drops copies of {}", slots(*n)),
             Self::TargetLost { from, to, slots: n } => {
                 write!(
                     f,
@@ -192,6 +239,13 @@ pub enum WaitReason {
         /// The epoch that it has.
         epoch: Epoch,
     },
+    /// A member is being given copies.
+    Copying {
+        /// The member.
+        id: NodeId,
+        /// How many slots it has no whole copy of yet.
+        slots: u32,
+    },
     /// A handoff is under way.
     Moving {
         /// The source.
@@ -240,6 +294,7 @@ impl fmt::Display for WaitReason {
                 epoch: Epoch::NONE,
             } => write!(f, "{id} has no ring yet"),
             Self::NotAdopted { id, epoch } => write!(f, "{id} has epoch {epoch} and not yet the current one"),
+            Self::Copying { id, slots: n } => write!(f, "{id} is still being given copies of {}", slots(*n)),
             Self::Moving { from, to, slots_left } => {
                 write!(f, "{} still to move from {from} to {to}", slots(*slots_left))
             }
