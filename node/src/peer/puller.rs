@@ -295,14 +295,19 @@ async fn receive_slot(
         sender: Some(context.sender()),
         slot: ticket.slot.number().into(),
         freeze_ms: u32::try_from(freeze.as_millis()).unwrap_or(u32::MAX),
+        has_copy: context.state.has_whole_copy(ticket.slot),
     });
     let mut chunks: Streaming<SlotChunk> = bounded(SILENCE_MAX, client.prepare_slot(request)).await?;
     let mut joiner = Joiner::new(context.node.store.budget_bytes());
+    let mut is_first = true;
     loop {
         let chunk = timeout(SILENCE_MAX, chunks.message())
             .await
             .map_err(|_| PullError::Silence)??;
         let chunk = chunk.ok_or(PullError::CutShort)?;
+        if std::mem::take(&mut is_first) && !chunk.keep_copy {
+            context.state.forget_copy(ticket);
+        }
         context.counters.bytes_in.add(payload_bytes(&chunk.entries));
         let entries = joiner.join(chunk.entries)?;
         if !entries.is_empty() {
