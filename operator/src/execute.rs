@@ -244,6 +244,7 @@ mod tests {
             replication_factor,
             members: Vec::new(),
             tokens: std::collections::BTreeMap::new(),
+            replicas: std::collections::BTreeMap::new(),
             handoffs: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@
 //! reconcile when something changed that the operator acts on, which counters are not. While nothing changes
 //! it sends nothing to nodes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,14 +48,27 @@ pub struct Report {
     pub settled: bool,
     /// Why its oldest unfinished handoff waits; empty when none does.
     pub handoff_waits: String,
+    /// Who has whole copies of what it serves, beside those that the ring tells of: it acknowledges nothing without
+    /// them.
+    pub declared: BTreeMap<NodeId, SlotSet>,
+    /// It was told to end, and waits for others to take over what it has.
+    pub leaving: bool,
 }
 
 impl Report {
     /// Whether the other report asks for another decision. Slots that were activated on the way do not: only a
     /// settled handoff, or the target's death, makes them count.
     fn decides_as(&self, other: &Self) -> bool {
-        (self.incarnation, self.epoch, self.ready, self.settled)
-            == (other.incarnation, other.epoch, other.ready, other.settled)
+        let acted_on = |report: &Self| {
+            (
+                report.incarnation,
+                report.epoch,
+                report.ready,
+                report.settled,
+                report.leaving,
+            )
+        };
+        acted_on(self) == acted_on(other) && self.declared == other.declared
     }
 }
 
@@ -69,6 +82,8 @@ pub struct Snapshot {
     /// The operator has only just begun to watch this cluster, and has yet to hear how the first attempt to
     /// connect to some node went: silence means nothing yet.
     pub connecting: bool,
+    /// Nodes that are taken for dead.
+    pub failed: BTreeSet<NodeId>,
 }
 
 /// Why a node could not be told or asked something.
@@ -212,6 +227,7 @@ impl Hub {
             since_first_answer: cluster.first_answer.map(|at| at.elapsed()),
             connecting: cluster.opened.elapsed() < FIRST_ATTEMPTS
                 && cluster.nodes.values().any(|node| !node.tried),
+            failed: BTreeSet::new(),
         }
     }
 

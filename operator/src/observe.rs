@@ -97,6 +97,7 @@ pub async fn observe(
         reports: snapshot.reports,
         since_first_answer: snapshot.since_first_answer,
         connecting: snapshot.connecting,
+        failed: snapshot.failed,
     };
     adopt_newer_from_nodes(ctx, cluster, &mut view).await;
     Ok(Observation { view, secret })

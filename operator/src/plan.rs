@@ -141,7 +141,7 @@ fn ring_step(desired: &Desired, view: &View) -> RingStep {
     match &view.document {
         Some(document) if document.epoch < newest_seen => RingStep::Recovering,
         Some(document) if !view.stored => RingStep::Restore(document.clone()),
-        Some(document) => from_advance(advance(Some(document), desired, &observed)),
+        Some(document) => from_advance(advance(Some(document), desired, &observed, &view.failed)),
         None if newest_seen > Epoch::NONE => RingStep::Recovering,
         None => first_ring(desired, view, &observed),
     }
@@ -171,7 +171,7 @@ fn first_ring(desired: &Desired, view: &View, observed: &[annulus_ring::Observed
         members: present,
         ..desired.clone()
     };
-    match from_advance(advance(None, &among_present, observed)) {
+    match from_advance(advance(None, &among_present, observed, &view.failed)) {
         RingStep::Next {
             mut document,
             reasons,

@@ -28,6 +28,8 @@ pub struct View {
     pub since_first_answer: Option<Duration>,
     /// This operator has only just begun to watch the cluster: a node's silence means nothing yet.
     pub connecting: bool,
+    /// Nodes that are taken for dead.
+    pub failed: BTreeSet<NodeId>,
 }
 
 /// A StatefulSet.
@@ -76,6 +78,8 @@ impl View {
                 epoch: report.epoch,
                 activated: report.activated.clone(),
                 settled: report.settled,
+                declared: report.declared.clone(),
+                leaving: report.leaving,
             })
         });
         answering.collect()

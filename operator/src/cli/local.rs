@@ -219,7 +219,8 @@ impl Local {
     async fn step(&mut self) -> Result<(), String> {
         let snapshot = self.hub.snapshot(&self.key);
         let observed = observed(&snapshot, &self.nodes);
-        match advance(self.document.as_ref(), &desired(&self.cluster)?, &observed) {
+        let desired = desired(&self.cluster)?;
+        match advance(self.document.as_ref(), &desired, &observed, &snapshot.failed) {
             Advance::Next { document, reasons } => {
                 for reason in reasons {
                     say(&format!("epoch {}: {reason}", document.epoch));
@@ -289,6 +290,8 @@ fn observed(snapshot: &Snapshot, nodes: &BTreeMap<NodeId, Process>) -> Vec<Obser
                 epoch: report.epoch,
                 activated: report.activated.clone(),
                 settled: report.settled,
+                declared: report.declared.clone(),
+                leaving: report.leaving,
             })
         })
         .collect()

@@ -1,9 +1,11 @@
 //! One connection's task: it keeps the report stream of a node open, checks who speaks, and tells the hub.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::v1::Copies;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{MessageError, Sender, v1};
 use annulus_ring::{ClusterUid, Epoch, NodeId, SlotRange, SlotSet};
@@ -198,6 +200,15 @@ fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result
         .into_iter()
         .map(SlotRange::try_from)
         .collect::<Result<SlotSet, _>>()?;
+    let mut declared = BTreeMap::new();
+    for Copies { node_id, slots } in message.declared {
+        let id: NodeId = node_id.parse().map_err(MessageError::from)?;
+        let slots = slots
+            .into_iter()
+            .map(SlotRange::try_from)
+            .collect::<Result<SlotSet, _>>()?;
+        declared.insert(id, slots);
+    }
     Ok(Report {
         incarnation,
         epoch: sender.epoch,
@@ -205,5 +216,7 @@ fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result
         activated,
         settled: message.settled,
         handoff_waits: message.handoff_waits,
+        declared,
+        leaving: message.leaving,
     })
 }

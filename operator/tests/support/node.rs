@@ -196,6 +196,15 @@ impl Peer for Service {
         Err(Status::unimplemented("not a peer"))
     }
 
+    type ReplicateStream = Pin<Box<dyn Stream<Item = Result<v1::ReplicateReply, Status>> + Send>>;
+
+    async fn replicate(
+        &self,
+        _: Request<tonic::Streaming<v1::ReplicateRequest>>,
+    ) -> Answer<Self::ReplicateStream> {
+        Err(Status::unimplemented("not a peer"))
+    }
+
     async fn publish(&self, _: Request<v1::PublishRequest>) -> Answer<v1::PublishReply> {
         Err(Status::unimplemented("not a peer"))
     }

@@ -1,5 +1,6 @@
 //! Views of a cluster `c`, as the pure steps get them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use annulus_operator::node_client::Report;
@@ -34,6 +35,8 @@ pub fn report(number: u128, epoch: u64) -> Report {
         activated: SlotSet::new(),
         settled: true,
         handoff_waits: String::new(),
+        declared: BTreeMap::new(),
+        leaving: false,
     }
 }
 
@@ -67,7 +70,7 @@ pub fn view(nodes: u8, epoch: u64) -> View {
 pub fn ringed(nodes: u8) -> View {
     let mut seen = view(nodes, 0);
     let wanted = desired(&cluster(&format!("nodes: {nodes}")), |_| None);
-    let Advance::Next { document, .. } = advance(None, &wanted, &seen.observed()) else {
+    let Advance::Next { document, .. } = advance(None, &wanted, &seen.observed(), &seen.failed) else {
         panic!("no first ring")
     };
     seen.reports.values_mut().for_each(|report| {
