@@ -15,7 +15,7 @@ use annulus_ring::{Address, Epoch, Incarnation, MemberState};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -202,6 +202,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
 /// How long a node that was told to end waits for a change of what others need it for, before it thinks that nobody is there
 /// to take over.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 
 /// Waits until nobody needs what this node has: others have taken over what it serves, and have copies of what it
 /// has copies of.
@@ -213,11 +214,11 @@ async fn hand_over(state: &ClusterState, grace: Duration) {
     info!(slots = needed, "leaving: others are to take over");
     state.leave();
     let began = Instant::now();
-    let mut changes = state.changes();
+    let mut looks = tokio::time::interval(HAND_OVER_LOOK);
     let mut progress = Instant::now();
     while needed > 0 {
-        let patience = (progress + HAND_OVER_PATIENCE).min(began + grace);
-        if timeout_at(patience, changes.changed()).await.is_err() {
+        looks.tick().await;
+        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + grace) {
             warn!(slots = needed, "nobody takes over what is left");
             return;
         }

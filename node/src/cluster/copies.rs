@@ -276,10 +276,11 @@ impl ClusterState {
         }
         for change in changes {
             let slot = change.slot;
-            let may = if change.begins {
+            // A change may come before the slot's turn to be filled: it counts as held, and is sent again then.
+            let may = if change.begins || control.table.copy(slot) == Copy::None {
                 control.table.begin_copy(slot, sender, incarnation)
             } else {
-                control.table.may_copy(slot, sender, incarnation) && control.table.copy(slot) != Copy::None
+                control.table.may_copy(slot, sender, incarnation)
             };
             if !may {
                 return Err(CopyRefusal::NotACopy(slot));

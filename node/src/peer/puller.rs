@@ -24,7 +24,7 @@ use crate::cluster::{PullTicket, ReceiveError};
 
 /// Slots that are pulled from one source at the same time: enough to fill the time that messages travel, few
 /// enough that hardly any of the source's slots refuse writes at a moment.
-const SLOTS_IN_FLIGHT_MAX: usize = 4;
+const SLOTS_IN_FLIGHT_MAX: usize = 16;
 
 /// How long the source may refuse writes to a slot on our behalf, at first. Nearly all slots take milliseconds;
 /// one that is too large for this gets more time by each attempt, up to the source's limit of a minute.
