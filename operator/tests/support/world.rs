@@ -93,7 +93,12 @@ impl World {
                 service_accounts,
             },
             zones: Zones::new(reflector::store().0),
-            hub: Hub::new(Duration::from_millis(100), wake, metrics.clone()),
+            hub: Hub::new(
+                Duration::from_millis(100),
+                Duration::from_secs(1),
+                wake,
+                metrics.clone(),
+            ),
             events: Events::new(FakeApi::default().client(), "test".to_owned(), metrics.clone()),
             metrics,
             installation: Installation {
