@@ -144,6 +144,8 @@ struct Node {
     channel: Option<Channel>,
     report: Option<Report>,
     voice: Voice,
+    /// It changed in a way that nobody was woken for yet.
+    untold: bool,
     task: AbortHandle,
 }
 
@@ -204,6 +206,7 @@ impl Hub {
                     channel: None,
                     report: None,
                     voice: Voice::new(Instant::now()),
+                    untold: false,
                     task,
                 };
                 cluster.nodes.insert(id.clone(), node);

@@ -147,18 +147,28 @@ impl Watcher {
     }
 
     fn connected(&self, channel: &Channel) {
-        self.change(|node| node.channel = Some(channel.clone()));
-    }
-
-    fn disconnected(&self, nobody_listens: bool) {
         self.change(|node| {
-            node.channel = None;
-            node.report = None;
-            node.voice.lost(nobody_listens);
+            node.channel = Some(channel.clone());
+            Tell::Now
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Node)) {
+    /// That a stream broke is told with what comes of the next attempt, which follows at once: whoever heard of the
+    /// one before the other would begin to do something about a silent node, and do that before it takes it for dead.
+    fn disconnected(&self, nobody_listens: bool) {
+        self.change(|node| {
+            let broke = node.report.take().is_some() && !node.voice.is_dead();
+            node.channel = None;
+            node.voice.lost(nobody_listens);
+            if broke && !nobody_listens {
+                Tell::NextTime
+            } else {
+                Tell::Now
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Node) -> Tell) {
         let mut clusters = self.shared.clusters.lock();
         let node = clusters
             .get_mut(&self.key)
@@ -168,18 +178,31 @@ impl Watcher {
         };
         let state = |node: &Node| (node.tried, node.channel.is_some(), node.report.is_some());
         let before = state(node);
-        change(node);
+        let tell = change(node);
         node.tried = true;
-        let changed = before != state(node);
+        let changed = before != state(node) || std::mem::take(&mut node.untold);
+        let news = match tell {
+            Tell::Now => changed,
+            Tell::NextTime => {
+                node.untold = changed;
+                false
+            }
+        };
         let somebody_died = clusters
             .get_mut(&self.key)
             .is_some_and(|cluster| cluster.judge(self.shared.patience));
         self.shared.count(&clusters);
         drop(clusters);
-        if changed || somebody_died {
+        if news || somebody_died {
             self.shared.wake(&self.key);
         }
     }
+}
+
+/// When a change is told.
+enum Tell {
+    Now,
+    NextTime,
 }
 
 /// Why a report stream ended.
