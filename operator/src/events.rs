@@ -27,6 +27,10 @@ pub enum EventReason {
     NodeLeft,
     /// A node restarted, and its slots are empty now.
     SlotsLost,
+    /// Copies took the place of a node that died.
+    FailedOver,
+    /// A node is taken for dead.
+    NodeFailed,
     /// A pod is replaced by one with newer settings.
     PodReplaced,
     /// The spec breaks a rule.
@@ -43,6 +47,8 @@ impl EventReason {
             Self::NodeDraining => "NodeDraining",
             Self::NodeLeft => "NodeLeft",
             Self::SlotsLost => "SlotsLost",
+            Self::FailedOver => "FailedOver",
+            Self::NodeFailed => "NodeFailed",
             Self::PodReplaced => "PodReplaced",
             Self::InvalidSpec => "InvalidSpec",
         }
@@ -50,7 +56,11 @@ impl EventReason {
 
     fn type_(self) -> EventType {
         match self {
-            Self::SlotsLost | Self::InvalidSpec | Self::RingRestored => EventType::Warning,
+            Self::SlotsLost
+            | Self::FailedOver
+            | Self::NodeFailed
+            | Self::InvalidSpec
+            | Self::RingRestored => EventType::Warning,
             _ => EventType::Normal,
         }
     }
@@ -118,6 +128,8 @@ impl Events {
                 ChangeReason::Restarted { id, slots_emptied } if *slots_emptied > 0 => {
                     (EventReason::SlotsLost, Some(id))
                 }
+                ChangeReason::Promoted { to, .. } => (EventReason::FailedOver, Some(to)),
+                ChangeReason::Failed { id, .. } => (EventReason::NodeFailed, Some(id)),
                 ChangeReason::Joining(id) => (EventReason::NodeJoined, Some(id)),
                 ChangeReason::Draining { id, .. } => (EventReason::NodeDraining, Some(id)),
                 ChangeReason::Removed(id) => (EventReason::NodeLeft, Some(id)),

@@ -4,11 +4,15 @@
 //! before is still what the decision was made from. The write is a replace with resourceVersion, never a forced
 //! apply, so of two leaders at most one advances a ring.
 
+use std::collections::BTreeMap;
+
 use annulus_crds::v1alpha1::CacheCluster;
 use annulus_ring::{ChangeReason, Epoch, NodeId, RingDocument};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::build::{config_map, ring_config_map_name};
@@ -44,22 +48,30 @@ pub enum ExecuteError {
     },
 }
 
-/// Takes the step. Afterwards `view` tells what is stored and what nodes said to it. Returns whether that
+/// Takes the ring's step. Afterwards `view` tells what is stored and what nodes said to it. Returns whether that
 /// changed, so that the plan speaks of the past.
-pub async fn execute(
+pub async fn advance(
     ctx: &Context,
     object: &CacheCluster,
     cluster: &ValidCluster,
-    plan: &Plan,
+    step: &RingStep,
     view: &mut View,
 ) -> Result<bool, ExecuteError> {
-    let moved_on = match &plan.ring {
+    Ok(match step {
         RingStep::Next { document, reasons } => {
+            let begun = Instant::now();
+            let dead = view.dead.clone();
             store(ctx, cluster, document, view).await?;
-            info!(cluster = %cluster.key, epoch = %document.epoch, changes = %sentences(reasons), "stored the next ring");
+            let stored = begun.elapsed();
+            info!(cluster = %cluster.key, epoch = %document.epoch, changes = %sentences(reasons), ?stored, "stored the next ring");
             ctx.metrics.ring_changed();
             ctx.metrics.slots_lost(slots_lost(reasons));
             tell_nodes(ctx, cluster, view).await;
+            for (node, last_heard) in failed_over(reasons, &dead) {
+                let took = last_heard.elapsed();
+                info!(cluster = %cluster.key, %node, ?took, pushed = ?begun.elapsed(), "copies took the place of a dead node");
+                ctx.metrics.failed_over(took);
+            }
             ctx.events.ring_changed(object, document, reasons);
             true
         }
@@ -76,14 +88,38 @@ pub async fn execute(
         }
         RingStep::Steady | RingStep::Waiting(_) => tell_nodes(ctx, cluster, view).await,
         RingStep::Recovering => false,
-    };
+    })
+}
+
+/// Deletes the pods that are to be replaced.
+pub async fn replace(
+    ctx: &Context,
+    object: &CacheCluster,
+    cluster: &ValidCluster,
+    plan: &Plan,
+) -> Result<(), ExecuteError> {
     for replacement in &plan.replace {
         delete_pod(ctx, object, cluster, replacement).await?;
     }
-    Ok(moved_on)
+    Ok(())
 }
 
-/// Stores the document if what is stored is what the decision was made from.
+/// Of whom the copies took over, and when they were last heard.
+fn failed_over<'a>(
+    reasons: &'a [ChangeReason],
+    dead: &BTreeMap<NodeId, Instant>,
+) -> BTreeMap<&'a NodeId, Instant> {
+    let promoted = reasons.iter().filter_map(|reason| match reason {
+        ChangeReason::Promoted { from, .. } => Some(from),
+        _ => None,
+    });
+    promoted
+        .filter_map(|from| Some((from, *dead.get(from)?)))
+        .collect()
+}
+
+/// Stores the document if what is stored is what the decision was made from. Where the cache shows just that, its
+/// resourceVersion guards the write, and the API server is asked once.
 async fn store(
     ctx: &Context,
     cluster: &ValidCluster,
@@ -103,6 +139,25 @@ async fn store(
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
+    let reference = ObjectRef::<ConfigMap>::new(&name).within(&cluster.key.namespace);
+    let cached = ctx.caches.config_maps.get(&reference).filter(|map| {
+        let basis = view.document.as_ref().filter(|_| view.stored);
+        basis.is_some() && stored_document(map, cluster).as_ref() == basis
+    });
+    if let Some(cached) = cached {
+        let mut next = cached.as_ref().clone();
+        config_map::set_document(&mut next, document);
+        ctx.metrics.wrote("ConfigMap", "replace");
+        match api.replace(&name, &params, &next).await {
+            Ok(_) => {
+                remember(ctx, cluster, document, view);
+                return Ok(());
+            }
+            // The cache is behind: the ConfigMap, though not yet its document, is another by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
     match api.get_opt(&name).await.map_err(&failed)? {
         None => {
             ctx.metrics.wrote("ConfigMap", "create");
@@ -124,12 +179,16 @@ async fn store(
             }
         }
     }
+    remember(ctx, cluster, document, view);
+    Ok(())
+}
+
+fn remember(ctx: &Context, cluster: &ValidCluster, document: &RingDocument, view: &mut View) {
     ctx.memory.update(&cluster.key, &cluster.uid, |remembered| {
         remembered.document = Some(document.clone());
     });
     view.document = Some(document.clone());
     view.stored = true;
-    Ok(())
 }
 
 /// What is stored must be what the decision was made from, its `basis`. A decision made from a document that
@@ -148,27 +207,22 @@ async fn tell_nodes(ctx: &Context, cluster: &ValidCluster, view: &mut View) -> b
     let Some(document) = view.document.as_ref().filter(|_| view.stored) else {
         return false;
     };
-    let behind: Vec<&NodeId> = document
+    let behind: Vec<NodeId> = document
         .members
         .iter()
-        .map(|member| &member.id)
+        .map(|member| member.id.clone())
         .filter(|id| {
             view.reports
-                .get(*id)
+                .get(id)
                 .is_some_and(|report| report.epoch < document.epoch)
         })
         .collect();
     if behind.is_empty() {
         return false;
     }
-    let json = document.to_json();
-    let pushes = behind.into_iter().map(|id| async {
-        if let Err(error) = ctx.hub.push(&cluster.key, id, document, &json).await {
-            warn!(cluster = %cluster.key, %error, "can't push the ring");
-        }
-    });
-    futures::future::join_all(pushes).await;
-    view.reports = ctx.hub.snapshot(&cluster.key).reports;
+    ctx.hub.push(&cluster.key, behind, document).await;
+    let snapshot = ctx.hub.snapshot(&cluster.key);
+    (view.reports, view.dead) = (snapshot.reports, snapshot.dead);
     true
 }
 

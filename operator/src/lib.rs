@@ -2,7 +2,7 @@
 //!
 //! One controller, a one-way pipeline, one module a step: [`observe`] reads, [`validate`] checks and fills in
 //! defaults, [`plan`] decides, [`build`] makes Kubernetes objects, [`apply`] writes what differs, [`execute`]
-//! takes the ring's next step, [`status`] tells. `validate`, `plan`, `build`, `drift` and `status` are pure.
+//! takes the ring's next step, [`status`] tells. `validate`, `plan`, `build`, `drift`, `suspect` and `status` are pure.
 //!
 //! Refused here on purpose: finalizers (owner references do the clean-up), a cache of Secrets, any right for
 //! the pods, and any write while nothing has changed.
@@ -26,5 +26,6 @@ pub mod plan;
 mod process;
 pub mod reconcile;
 pub mod status;
+pub mod suspect;
 pub mod validate;
 pub mod view;

@@ -65,6 +65,7 @@ pub struct Metrics {
     ring_epoch: Family<ClusterLabels, Gauge>,
     last_success: Family<ClusterLabels, Gauge<f64, AtomicU64>>,
     slots_lost: Counter,
+    failover_seconds: Histogram,
     leader: Gauge,
     /// Nodes with an open report stream.
     pub nodes_watched: Gauge,
@@ -85,6 +86,7 @@ impl Default for Metrics {
             ring_epoch: Family::default(),
             last_success: Family::default(),
             slots_lost: Counter::default(),
+            failover_seconds: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0]),
             leader: Gauge::<i64, AtomicI64>::default(),
             nodes_watched: Gauge::default(),
             reports_refused: Family::default(),
@@ -119,6 +121,12 @@ impl Default for Metrics {
             "slots_lost",
             "Slots that were declared empty since their node restarted",
             m.slots_lost.clone(),
+        );
+        registry.register_with_unit(
+            "failover_duration",
+            "From the last word of a dead node until the nodes were told who takes its place",
+            Unit::Seconds,
+            m.failover_seconds.clone(),
         );
         registry.register("leader", "1 while this replica leads", m.leader.clone());
         registry.register(
@@ -177,6 +185,11 @@ impl Metrics {
     /// Slots were declared empty.
     pub fn slots_lost(&self, slots: u32) {
         self.slots_lost.inc_by(slots.into());
+    }
+
+    /// Copies took the place of a node that was last heard that long ago.
+    pub fn failed_over(&self, took: Duration) {
+        self.failover_seconds.observe(took.as_secs_f64());
     }
 
     /// Whether this replica leads.

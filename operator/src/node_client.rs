@@ -2,11 +2,11 @@
 //!
 //! One task for each known pod address keeps a report stream open. Whatever comes from it counts only when it
 //! names the expected cluster and node: pod IPs are re-used, so an answer at a known address proves nothing.
-//! A node that is silent, or whose stream broke, has no report. The hub decides nothing; it wakes a cluster's
-//! reconcile when something changed that the operator acts on, which counters are not. While nothing changes
-//! it sends nothing to nodes.
+//! A node that is silent, or whose stream broke, has no report; whether it is dead is for [`crate::suspect`] to say.
+//! The hub decides nothing; it wakes a cluster's reconcile when something changed that the operator acts on, which
+//! counters are not. While nothing changes it sends nothing to nodes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,19 +17,22 @@ use annulus_proto::{Sender, v1};
 use annulus_ring::{ClusterUid, DocumentError, Epoch, Incarnation, NodeId, RingDocument, SlotSet};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
+use crate::suspect::{Patience, Voice, judge};
 
 mod watcher;
 
 use watcher::Watcher;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reconcile waits for nodes to take a ring.
+const PUSHES_AWAITED: Duration = Duration::from_millis(250);
 /// By then every first attempt to connect has had its outcome.
 const FIRST_ATTEMPTS: Duration = Duration::from_secs(3);
 
@@ -82,8 +85,8 @@ pub struct Snapshot {
     /// The operator has only just begun to watch this cluster, and has yet to hear how the first attempt to
     /// connect to some node went: silence means nothing yet.
     pub connecting: bool,
-    /// Nodes that are taken for dead.
-    pub failed: BTreeSet<NodeId>,
+    /// Nodes that are taken for dead, with when they were last heard.
+    pub dead: BTreeMap<NodeId, Instant>,
 }
 
 /// Why a node could not be told or asked something.
@@ -120,6 +123,7 @@ struct Shared {
     clusters: Mutex<HashMap<ClusterKey, Cluster>>,
     wake: UnboundedSender<ClusterKey>,
     interval: Duration,
+    patience: Patience,
     metrics: Metrics,
     connections_made: AtomicU64,
 }
@@ -139,6 +143,9 @@ struct Node {
     tried: bool,
     channel: Option<Channel>,
     report: Option<Report>,
+    voice: Voice,
+    /// It changed in a way that nobody was woken for yet.
+    untold: bool,
     task: AbortHandle,
 }
 
@@ -149,14 +156,20 @@ impl Drop for Node {
 }
 
 impl Hub {
-    /// A hub that asks nodes for a report every `interval` and sends the key of a cluster to `wake` when it
-    /// should be reconciled.
-    pub fn new(interval: Duration, wake: UnboundedSender<ClusterKey>, metrics: Metrics) -> Self {
+    /// A hub that asks nodes for a report every `interval`, takes those for dead that are silent for `silence`, and
+    /// sends the key of a cluster to `wake` when it should be reconciled.
+    pub fn new(
+        interval: Duration,
+        silence: Duration,
+        wake: UnboundedSender<ClusterKey>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 clusters: Mutex::default(),
                 wake,
                 interval,
+                patience: Patience::new(silence, interval),
                 metrics,
                 connections_made: AtomicU64::default(),
             }),
@@ -192,6 +205,8 @@ impl Hub {
                     tried: false,
                     channel: None,
                     report: None,
+                    voice: Voice::new(Instant::now()),
+                    untold: false,
                     task,
                 };
                 cluster.nodes.insert(id.clone(), node);
@@ -218,38 +233,60 @@ impl Hub {
         let Some(cluster) = clusters.get(key) else {
             return Snapshot::default();
         };
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            cluster.nodes.iter().partition(|(_, node)| node.voice.is_dead());
         Snapshot {
-            reports: cluster
-                .nodes
-                .iter()
+            // A stream may be open although nothing comes from it any more.
+            reports: alive
+                .into_iter()
                 .filter_map(|(id, node)| node.report.clone().map(|report| (id.clone(), report)))
                 .collect(),
             since_first_answer: cluster.first_answer.map(|at| at.elapsed()),
-            connecting: cluster.opened.elapsed() < FIRST_ATTEMPTS
-                && cluster.nodes.values().any(|node| !node.tried),
-            failed: BTreeSet::new(),
+            connecting: cluster.is_connecting(),
+            dead: dead
+                .into_iter()
+                .map(|(id, node)| (id.clone(), node.voice.last()))
+                .collect(),
         }
     }
 
-    /// Tells a node the ring. Its answer counts as a report.
-    pub async fn push(
-        &self,
-        key: &ClusterKey,
-        node: &NodeId,
-        document: &RingDocument,
-        json: &str,
-    ) -> Result<(), NodeError> {
-        let (connection, mut client) = self.client(key, node)?;
+    /// Tells the nodes the ring, all at the same time. Their answers count as reports. Nodes that take longer are
+    /// told in the background: one that hangs must not hold up what is to be decided about it.
+    pub async fn push(&self, key: &ClusterKey, nodes: Vec<NodeId>, document: &RingDocument) {
         let request = v1::PushRingRequest {
             sender: Some(operator(&document.cluster_uid, document.epoch)),
-            document: json.to_owned().into(),
+            document: document.to_json().into(),
         };
+        let mut pushes = JoinSet::new();
+        for node in nodes {
+            let (hub, key, uid) = (self.clone(), key.clone(), document.cluster_uid.clone());
+            let request = request.clone();
+            pushes.spawn(async move {
+                if let Err(error) = hub.push_to(&key, &uid, &node, request).await {
+                    warn!(cluster = %key, %error, "can't push the ring");
+                }
+            });
+        }
+        let all = async { while pushes.join_next().await.is_some() {} };
+        if tokio::time::timeout(PUSHES_AWAITED, all).await.is_err() {
+            pushes.detach_all();
+        }
+    }
+
+    async fn push_to(
+        &self,
+        key: &ClusterKey,
+        uid: &ClusterUid,
+        node: &NodeId,
+        request: v1::PushRingRequest,
+    ) -> Result<(), NodeError> {
+        let (connection, mut client) = self.client(key, node)?;
         self.shared.metrics.pushed();
         let answer = call(node, client.push_ring(request)).await?;
         let watcher = Watcher {
             shared: Arc::clone(&self.shared),
             key: key.clone(),
-            uid: document.cluster_uid.clone(),
+            uid: uid.clone(),
             id: node.clone(),
             connection,
         };
@@ -326,6 +363,20 @@ impl Cluster {
             opened: Instant::now(),
             first_answer: None,
         }
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.opened.elapsed() < FIRST_ATTEMPTS && self.nodes.values().any(|node| !node.tried)
+    }
+
+    /// Returns whether somebody is taken for dead who wasn't before.
+    fn judge(&mut self, patience: Patience) -> bool {
+        !self.is_connecting()
+            && judge(
+                self.nodes.values_mut().map(|node| &mut node.voice),
+                patience,
+                Instant::now(),
+            )
     }
 }
 

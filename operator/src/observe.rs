@@ -55,23 +55,13 @@ pub enum SecretState {
     KeyMissing,
 }
 
-/// Everything that was seen.
-#[derive(Debug)]
-pub struct Observation {
-    /// For the pure steps.
-    pub view: View,
-    /// The Secret.
-    pub secret: SecretState,
-}
-
-/// Looks at the cluster.
-pub async fn observe(
+/// Looks at the cluster, apart from its Secret.
+pub async fn view(
     ctx: &Context,
     object: &CacheCluster,
     cluster: &ValidCluster,
-) -> Result<Observation, ObserveError> {
+) -> Result<View, ObserveError> {
     let key = &cluster.key;
-    let secret = secret(ctx, cluster).await?;
     let pods: BTreeMap<NodeId, PodView> = of_cluster(&ctx.caches.pods, key)
         .iter()
         .filter_map(|pod| Some((pod.name_any().parse().ok()?, pod_view(ctx, pod))))
@@ -97,10 +87,10 @@ pub async fn observe(
         reports: snapshot.reports,
         since_first_answer: snapshot.since_first_answer,
         connecting: snapshot.connecting,
-        failed: snapshot.failed,
+        dead: snapshot.dead,
     };
     adopt_newer_from_nodes(ctx, cluster, &mut view).await;
-    Ok(Observation { view, secret })
+    Ok(view)
 }
 
 /// The newest document that the ConfigMap and memory know, and whether it is what is stored.
@@ -181,7 +171,8 @@ async fn adopt_newer_from_nodes(ctx: &Context, cluster: &ValidCluster, view: &mu
     }
 }
 
-async fn secret(ctx: &Context, cluster: &ValidCluster) -> Result<SecretState, ObserveError> {
+/// Looks for the Secret with the password.
+pub async fn secret(ctx: &Context, cluster: &ValidCluster) -> Result<SecretState, ObserveError> {
     let Some(name) = cluster.auth.secret() else {
         return Ok(SecretState::Usable);
     };

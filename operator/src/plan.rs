@@ -4,6 +4,7 @@
 //! that left the spec. The next ring is decided by `annulus_ring::advance` alone; what is added here is when
 //! the first one may be made, and that a document which was lost is put back before anything else changes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use annulus_ring::{
@@ -141,7 +142,7 @@ fn ring_step(desired: &Desired, view: &View) -> RingStep {
     match &view.document {
         Some(document) if document.epoch < newest_seen => RingStep::Recovering,
         Some(document) if !view.stored => RingStep::Restore(document.clone()),
-        Some(document) => from_advance(advance(Some(document), desired, &observed, &view.failed)),
+        Some(document) => from_advance(advance(Some(document), desired, &observed, &view.failed())),
         None if newest_seen > Epoch::NONE => RingStep::Recovering,
         None => first_ring(desired, view, &observed),
     }
@@ -171,7 +172,7 @@ fn first_ring(desired: &Desired, view: &View, observed: &[annulus_ring::Observed
         members: present,
         ..desired.clone()
     };
-    match from_advance(advance(None, &among_present, observed, &view.failed)) {
+    match from_advance(advance(None, &among_present, observed, &BTreeSet::new())) {
         RingStep::Next {
             mut document,
             reasons,

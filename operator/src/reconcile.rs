@@ -1,4 +1,7 @@
 //! The steps in their order, and nothing else: observe, validate, plan, build, apply, execute, status.
+//!
+//! The next step of a ring that is stored comes right after the plan: when a node has died, clients wait for it, and
+//! nothing that may be slow (a Secret, objects to be applied) comes between.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,8 +109,13 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
         Ok(cluster) => cluster,
         Err(invalid) => return refuse(ctx, object, &invalid).await,
     };
-    let observe::Observation { mut view, secret } = observe::observe(ctx, object, &cluster).await?;
+    let mut view = observe::view(ctx, object, &cluster).await?;
     let mut plan = plan::plan(&cluster, &view);
+    let advances_first = view.stored && !cluster.pause;
+    if advances_first && execute::advance(ctx, object, &cluster, &plan.ring, &mut view).await? {
+        plan = plan::plan(&cluster, &view);
+    }
+    let secret = observe::secret(ctx, &cluster).await?;
     let mut obstacle = missing_secret(&cluster, secret);
     if cluster.pause {
         obstacle = Some(Obstacle::Paused);
@@ -128,7 +136,9 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
                 return Err(error.into());
             }
         }
-        let moved_on = execute::execute(ctx, object, &cluster, &plan, &mut view).await?;
+        let moved_on =
+            !advances_first && execute::advance(ctx, object, &cluster, &plan.ring, &mut view).await?;
+        execute::replace(ctx, object, &cluster, &plan).await?;
         apply::delete_retired(ctx, &cluster, &plan.retired).await?;
         if moved_on {
             plan = plan::plan(&cluster, &view);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use annulus_crds::v1alpha1::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus, defaults};
-use annulus_ring::{MemberState, NodeId, progress};
+use annulus_ring::{MemberState, NodeId, RingDocument, Slot, progress};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::build::pod_selector;
@@ -142,6 +142,7 @@ fn facts(cluster: &ValidCluster, view: &View, plan: &Plan) -> CacheClusterStatus
         ring_epoch: i64::try_from(epoch.0).unwrap_or(i64::MAX),
         ring: document.map(|document| RingStatus {
             slots_to_move: i32::try_from(progress(document, &plan.desired).slots_to_move).unwrap_or(i32::MAX),
+            slots_lacking_copies: i32::from(slots_lacking_copies(document, cluster.replication_factor)),
         }),
         members,
         selector: selector.collect::<Vec<_>>().join(","),
@@ -183,6 +184,11 @@ fn members(view: &View) -> Vec<MemberStatus> {
                 .copied()
                 .and_then(|slots| slots.try_into().ok())
                 .unwrap_or_default(),
+            copies: view
+                .document
+                .as_ref()
+                .and_then(|document| document.replicas.get(id)?.len().try_into().ok())
+                .unwrap_or_default(),
             ready: serves(view, id),
             zone: view.zone(id).map(|zone| zone.0),
         }
@@ -197,6 +203,16 @@ fn serves(view: &View, id: &NodeId) -> bool {
         report.ready && member.is_some_and(|member| member.incarnation == report.incarnation)
     });
     answers && view.pods.get(id).is_some_and(|pod| pod.ready && !pod.terminating)
+}
+
+/// How many slots have fewer whole copies than that factor asks for, the owner's included.
+fn slots_lacking_copies(document: &RingDocument, factor: u8) -> i16 {
+    let copies = |slot: Slot| {
+        let listed = document.replicas.values().filter(|slots| slots.contains(slot));
+        listed.count() + 1
+    };
+    let lacking = Slot::all().filter(|&slot| copies(slot) < usize::from(factor));
+    lacking.count().try_into().unwrap_or(i16::MAX)
 }
 
 fn count(number: usize) -> i32 {

@@ -44,6 +44,8 @@ pub struct ValidCluster {
     pub pools: Vec<ValidPool>,
     /// Copies of each slot.
     pub replication_factor: u8,
+    /// How many of the others must have a write before it is answered.
+    pub replication_acks: u8,
     /// Tokens that each node holds.
     pub tokens_per_member: u16,
     /// What happens when a node is full.
@@ -211,6 +213,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         generation: cluster.metadata.generation.unwrap_or_default(),
         pools,
         replication_factor: replication.factor.unwrap_or(defaults::REPLICATION_FACTOR),
+        replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
         tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
         eviction_policy: spec
             .memory

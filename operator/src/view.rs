@@ -7,7 +7,10 @@ use std::time::Duration;
 use annulus_crds::v1alpha1::defaults;
 use annulus_ring::{Address, Epoch, NodeId, Observed, RingDocument, Zone};
 
+use tokio::time::Instant;
+
 use crate::node_client::Report;
+use crate::suspect;
 
 /// What is seen of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +31,8 @@ pub struct View {
     pub since_first_answer: Option<Duration>,
     /// This operator has only just begun to watch the cluster: a node's silence means nothing yet.
     pub connecting: bool,
-    /// Nodes that are taken for dead.
-    pub failed: BTreeSet<NodeId>,
+    /// Nodes that are taken for dead because of what was heard of them, and when that was last.
+    pub dead: BTreeMap<NodeId, Instant>,
 }
 
 /// A StatefulSet.
@@ -83,6 +86,14 @@ impl View {
             })
         });
         answering.collect()
+    }
+
+    /// The members of the ring that are taken for dead.
+    pub fn failed(&self) -> BTreeSet<NodeId> {
+        self.document
+            .as_ref()
+            .map(|document| suspect::failed(document, self))
+            .unwrap_or_default()
     }
 
     /// Takes the revisions of these `StatefulSets` as not known.

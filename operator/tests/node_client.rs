@@ -33,7 +33,12 @@ impl Fixture {
         let (wake, wakes) = unbounded_channel();
         let metrics = Metrics::default();
         Self {
-            hub: Hub::new(Duration::from_millis(100), wake, metrics.clone()),
+            hub: Hub::new(
+                Duration::from_millis(100),
+                Duration::from_secs(1),
+                wake,
+                metrics.clone(),
+            ),
             wakes,
             metrics,
         }

@@ -184,9 +184,10 @@ fn each_situation_has_its_words() {
             None,
             [
                 "True AsSpecified: all slots are served by 3 nodes",
-                "*",
-                "True ReplicationNotAvailable: replication.factor is 2, but this version keeps only the owner's copy of \
-             each slot: a node's data is lost with it",
+                "True CopiesMissing: c-0 is still being given copies of 5461 slots; c-1 is still being given copies of 5467 \
+                 slots; c-2 is still being given copies of 5456 slots",
+                "True CopiesMissing: 16384 of 16384 slots have fewer than 2 copies: c-0 is still being given copies of 5461 \
+                 slots; c-1 is still being given copies of 5467 slots; c-2 is still being given copies of 5456 slots",
             ],
         ),
         (

@@ -180,14 +180,15 @@ pub struct Pool {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.acks) || self.acks == 0 || (has(self.factor) && self.acks < self.factor)").message("replication.acks must be less than replication.factor: only the other factor - 1 copies can acknowledge; raise factor or lower acks"))]
 pub struct Replication {
-    /// Copies of each slot, the owner's included, 1 to 5. This version places the copies on the ring but doesn't
-    /// fill them yet: with more than 1 the condition Degraded says so. Default: 1.
+    /// Copies of each slot, the owner's included, 1 to 5. With more than 1 the loss of a node loses no slot that has
+    /// a copy elsewhere. Default: 1.
     #[schemars(range(min = 1, max = 5))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<u8>,
 
-    /// How many replicas must have a write before the client gets its answer, 0 to 4. 0 answers at once.
-    /// Default: 0.
+    /// How many of the other copies must have a write before the client gets its answer, 0 to 4. With 1, a write that
+    /// was answered survives the loss of any one node; 0 answers at once, and a failover may lose what was written
+    /// last. Default: 0.
     #[schemars(range(min = 0, max = 4))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acks: Option<u8>,

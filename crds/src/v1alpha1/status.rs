@@ -46,6 +46,9 @@ pub struct CacheClusterStatus {
 pub struct RingStatus {
     /// Slots that still have to change their owner until the ring is as the spec wants it.
     pub slots_to_move: i32,
+    /// Slots that have fewer whole copies than `replication.factor` asks for.
+    #[serde(default)]
+    pub slots_lacking_copies: i32,
 }
 
 /// One node.
@@ -58,6 +61,9 @@ pub struct MemberStatus {
     pub state: String,
     /// Slots that it owns.
     pub slots: i32,
+    /// Slots of others that it has whole copies of.
+    #[serde(default)]
+    pub copies: i32,
     /// Whether it answers and serves what it owns.
     pub ready: bool,
     /// Its zone, where one is known.
@@ -108,8 +114,8 @@ pub enum Reason {
     AuthSecretMissing,
     /// `pause` is true.
     Paused,
-    /// More than one copy is asked for, and this version doesn't fill replicas.
-    ReplicationNotAvailable,
+    /// Some slots have fewer copies than the spec asks for.
+    CopiesMissing,
     /// The API server refused an object.
     ApplyFailed,
 }
@@ -126,7 +132,7 @@ impl Reason {
         Self::InvalidSpec,
         Self::AuthSecretMissing,
         Self::Paused,
-        Self::ReplicationNotAvailable,
+        Self::CopiesMissing,
         Self::ApplyFailed,
     ];
 
@@ -142,7 +148,7 @@ impl Reason {
             Self::InvalidSpec => "InvalidSpec",
             Self::AuthSecretMissing => "AuthSecretMissing",
             Self::Paused => "Paused",
-            Self::ReplicationNotAvailable => "ReplicationNotAvailable",
+            Self::CopiesMissing => "CopiesMissing",
             Self::ApplyFailed => "ApplyFailed",
         }
     }

@@ -24,6 +24,9 @@ const DATA_DIR: &str = "/var/lib/annulus";
 /// The data folder holds the last ring document alone.
 const DATA_SIZE_MAX: &str = "16Mi";
 const TERMINATION_GRACE_SECONDS: i64 = 30;
+/// A node that was told to end gives its slots to their copies, which takes a moment, and stays until what it has
+/// copies of has them elsewhere, which takes as long as sending them.
+const TERMINATION_GRACE_COPIES_SECONDS: i64 = 300;
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 pub(super) fn template(cluster: &ValidCluster, pool: &ValidPool) -> PodTemplateSpec {
@@ -52,7 +55,11 @@ fn pod(cluster: &ValidCluster, pool: &ValidPool) -> PodSpec {
         service_account_name: Some(cluster.key.name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
+        termination_grace_period_seconds: Some(if cluster.replication_factor > 1 {
+            TERMINATION_GRACE_COPIES_SECONDS
+        } else {
+            TERMINATION_GRACE_SECONDS
+        }),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -100,7 +107,7 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
         name: CONTAINER.to_owned(),
         image: Some(cluster.image.clone()),
         image_pull_policy: Some(pull_policy.to_owned()),
-        args: Some(vec!["serve".to_owned()]),
+        args: Some(arguments(cluster)),
         env: Some(environment(cluster, pool)),
         ports: Some(vec![
             port("client", defaults::CLIENT_PORT),
@@ -124,6 +131,16 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// A cluster of single copies keeps the arguments that it always had, and so its pods.
+fn arguments(cluster: &ValidCluster) -> Vec<String> {
+    let mut arguments = vec!["serve".to_owned()];
+    if cluster.replication_factor > 1 {
+        let acks = cluster.replication_acks.to_string();
+        arguments.extend(["--replication-acks".to_owned(), acks]);
+    }
+    arguments
 }
 
 fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {

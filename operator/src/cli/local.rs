@@ -4,7 +4,7 @@
 //! processes, and where the ring document is kept (in memory), differ. The file is read again when it
 //! changes, so a ring can be watched while it grows and shrinks. No passwords: it listens on loopback alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -27,6 +27,8 @@ use crate::validate::{Installation, ValidCluster, validate};
 /// How often the file is looked at and dead processes are started again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// A node that is silent for this long is taken for dead.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Distance of a node's peer port from its client port, as in Redis Cluster.
 const PEER_PORT_OFFSET: u16 = 10_000;
 const NODES_MAX: usize = 64;
@@ -54,13 +56,14 @@ pub async fn run(args: LocalArgs) -> Result<(), String> {
     let cluster = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
     let local = Local {
         key: cluster.key.clone(),
-        hub: Hub::new(REPORT_INTERVAL, wake, Metrics::default()),
+        hub: Hub::new(REPORT_INTERVAL, SILENCE, wake, Metrics::default()),
         program: args.node.unwrap_or_else(node_program),
         first_port: args.port,
         file: args.file,
         text,
         cluster,
         nodes: BTreeMap::new(),
+        ended: BTreeSet::new(),
         document: None,
         announced: None,
     };
@@ -79,6 +82,8 @@ struct Local {
     text: String,
     cluster: ValidCluster,
     nodes: BTreeMap<NodeId, Process>,
+    /// Nodes whose process ended, until the next one answers.
+    ended: BTreeSet<NodeId>,
     document: Option<RingDocument>,
     /// What was last said about the ring, so that nothing is said twice.
     announced: Option<String>,
@@ -153,8 +158,14 @@ impl Local {
                 .flat_map(|document| &document.members)
                 .map(|member| member.id.clone()),
         );
-        self.nodes
-            .retain(|id, process| wanted.contains(id) && matches!(process.child.try_wait(), Ok(None)));
+        let (nodes, ended) = (&mut self.nodes, &mut self.ended);
+        nodes.retain(|id, process| {
+            let runs = matches!(process.child.try_wait(), Ok(None));
+            if !runs {
+                ended.insert(id.clone());
+            }
+            runs && wanted.contains(id)
+        });
         for id in wanted {
             if !self.nodes.contains_key(&id) {
                 let process = self.start(&id)?;
@@ -201,6 +212,9 @@ impl Local {
             EvictionPolicy::NoEviction => "noeviction",
         };
         command.args(["--eviction-policy", policy]);
+        if self.cluster.replication_factor > 1 {
+            command.args(["--replication-acks", &self.cluster.replication_acks.to_string()]);
+        }
         let pool = self
             .cluster
             .pools
@@ -220,7 +234,9 @@ impl Local {
         let snapshot = self.hub.snapshot(&self.key);
         let observed = observed(&snapshot, &self.nodes);
         let desired = desired(&self.cluster)?;
-        match advance(self.document.as_ref(), &desired, &observed, &snapshot.failed) {
+        self.ended.retain(|id| !snapshot.reports.contains_key(id));
+        let failed = self.failed(&snapshot);
+        match advance(self.document.as_ref(), &desired, &observed, &failed) {
             Advance::Next { document, reasons } => {
                 for reason in reasons {
                     say(&format!("epoch {}: {reason}", document.epoch));
@@ -238,18 +254,25 @@ impl Local {
         Ok(())
     }
 
-    /// Tells the ring to every node that doesn't have it yet.
+    /// The members that are taken for dead: their process ended, or hangs.
+    fn failed(&self, snapshot: &Snapshot) -> BTreeSet<NodeId> {
+        if snapshot.reports.is_empty() {
+            return BTreeSet::new();
+        }
+        let lost = self.ended.iter().chain(snapshot.dead.keys());
+        lost.filter(|id| !snapshot.reports.contains_key(*id))
+            .cloned()
+            .collect()
+    }
+
+    /// Tells the ring to every node that doesn't have it yet. One that can't be told now reports its old epoch again,
+    /// and is told again.
     async fn push(&self, snapshot: &Snapshot) {
         let Some(document) = &self.document else { return };
-        let json = document.to_json();
-        for (id, report) in &snapshot.reports {
-            if report.epoch < document.epoch {
-                // A node that can't be told now reports its old epoch again, and is told again.
-                if let Err(error) = self.hub.push(&self.key, id, document, &json).await {
-                    tracing::debug!(node = %id, %error, "not told");
-                }
-            }
-        }
+        let behind = snapshot.reports.iter();
+        let behind = behind.filter(|(_, report)| report.epoch < document.epoch);
+        let behind = behind.map(|(id, _)| id.clone()).collect();
+        self.hub.push(&self.key, behind, document).await;
     }
 
     fn show(&mut self) {

@@ -66,6 +66,11 @@ pub struct RunArgs {
     /// How often each cache node reports, in milliseconds.
     #[arg(long, env = "ANNULUS_REPORT_INTERVAL_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(50..=10_000))]
     report_interval_ms: u64,
+
+    /// How long a cache node may be silent, while others are heard, before its copies take its place, in milliseconds;
+    /// at least three reports must be missing.
+    #[arg(long, env = "ANNULUS_FAILOVER_AFTER_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(200..=60_000))]
+    failover_after_ms: u64,
 }
 
 /// Runs until SIGTERM or SIGINT, which is no error, or until the lease is lost, which is one.
@@ -125,6 +130,7 @@ async fn lead(
     let (hub_wake, hub_wakes) = mpsc::unbounded_channel();
     let hub = Hub::new(
         Duration::from_millis(args.report_interval_ms),
+        Duration::from_millis(args.failover_after_ms),
         hub_wake,
         metrics.clone(),
     );

@@ -16,11 +16,13 @@ use tracing::{debug, warn};
 use super::{Node, Report, Shared, operator};
 use crate::key::ClusterKey;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// A stream that misses this many reports in a row is dead.
-const SILENT_INTERVALS: u32 = 8;
+/// Short, since a packet that is lost while a connection is made is missed for a second by TCP.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A stream that broke is opened again at once: whether that is refused tells a process that died.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// A stream that lasted this long was a good one.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// Why a report is ignored.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,18 +59,19 @@ impl Watcher {
         let mut backoff = BACKOFF_MIN;
         let mut complained = false;
         loop {
-            let mut answered = false;
-            if let Err(problem) = self.stream(address, &mut answered).await {
-                let refused = matches!(problem, StreamEnd::Refused(_));
-                if refused && !complained {
+            let begun = Instant::now();
+            let mut nobody_listens = false;
+            if let Err(problem) = self.stream(address).await {
+                nobody_listens = problem.is_refused_connection();
+                if matches!(problem, StreamEnd::Refused(_)) && !complained {
                     warn!(cluster = %self.key, node = %self.id, %address, %problem, "ignoring a node's reports");
                     complained = true;
                 } else {
                     debug!(cluster = %self.key, node = %self.id, %address, %problem, "report stream ended");
                 }
             }
-            self.disconnected();
-            if answered {
+            self.disconnected(nobody_listens);
+            if begun.elapsed() > LASTING {
                 backoff = BACKOFF_MIN;
             }
             tokio::time::sleep(backoff).await;
@@ -77,7 +80,7 @@ impl Watcher {
     }
 
     /// Reads reports until the stream ends or is silent.
-    async fn stream(&self, address: SocketAddr, answered: &mut bool) -> Result<(), StreamEnd> {
+    async fn stream(&self, address: SocketAddr) -> Result<(), StreamEnd> {
         let channel = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -89,9 +92,10 @@ impl Watcher {
             interval_ms,
         };
         let mut client = PeerClient::new(channel.clone());
-        let silence = (self.shared.interval * SILENT_INTERVALS).max(Duration::from_secs(1));
+        let silence = self.shared.patience.silence * 2;
         let opened = tokio::time::timeout(silence, client.watch(request)).await;
         let mut reports = opened.map_err(|_| StreamEnd::Silent)??.into_inner();
+        let mut answered = false;
         loop {
             let next = tokio::time::timeout(silence, reports.message()).await;
             let Some(message) = next.map_err(|_| StreamEnd::Silent)?? else {
@@ -101,8 +105,8 @@ impl Watcher {
                 self.shared.metrics.report_refused(refusal.label());
                 return Err(StreamEnd::Refused(refusal));
             }
-            if !*answered {
-                *answered = true;
+            if !answered {
+                answered = true;
                 self.connected(&channel);
             }
         }
@@ -122,35 +126,49 @@ impl Watcher {
         else {
             return Ok(());
         };
+        let revived = node.voice.heard(Instant::now(), self.shared.patience);
         let news = node
             .report
             .as_ref()
             .is_none_or(|known| !known.decides_as(&report));
         let first = node.report.replace(report).is_none();
         cluster.first_answer.get_or_insert_with(Instant::now);
+        // Whoever is heard is a witness of the others' silence.
+        let somebody_died = cluster.judge(self.shared.patience);
         if first {
             self.shared.count(&clusters);
         }
         drop(clusters);
         // The first report wakes once its connection can be used, see `connected`.
-        if news && !first {
+        if (news || revived) && !first || somebody_died {
             self.shared.wake(&self.key);
         }
         Ok(())
     }
 
     fn connected(&self, channel: &Channel) {
-        self.change(|node| node.channel = Some(channel.clone()));
-    }
-
-    fn disconnected(&self) {
         self.change(|node| {
-            node.channel = None;
-            node.report = None;
+            node.channel = Some(channel.clone());
+            Tell::Now
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Node)) {
+    /// That a stream broke is told with what comes of the next attempt, which follows at once: whoever heard of the
+    /// one before the other would begin to do something about a silent node, and do that before it takes it for dead.
+    fn disconnected(&self, nobody_listens: bool) {
+        self.change(|node| {
+            let broke = node.report.take().is_some() && !node.voice.is_dead();
+            node.channel = None;
+            node.voice.lost(nobody_listens);
+            if broke && !nobody_listens {
+                Tell::NextTime
+            } else {
+                Tell::Now
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Node) -> Tell) {
         let mut clusters = self.shared.clusters.lock();
         let node = clusters
             .get_mut(&self.key)
@@ -160,15 +178,31 @@ impl Watcher {
         };
         let state = |node: &Node| (node.tried, node.channel.is_some(), node.report.is_some());
         let before = state(node);
-        change(node);
+        let tell = change(node);
         node.tried = true;
-        let changed = before != state(node);
+        let changed = before != state(node) || std::mem::take(&mut node.untold);
+        let news = match tell {
+            Tell::Now => changed,
+            Tell::NextTime => {
+                node.untold = changed;
+                false
+            }
+        };
+        let somebody_died = clusters
+            .get_mut(&self.key)
+            .is_some_and(|cluster| cluster.judge(self.shared.patience));
         self.shared.count(&clusters);
         drop(clusters);
-        if changed {
+        if news || somebody_died {
             self.shared.wake(&self.key);
         }
     }
+}
+
+/// When a change is told.
+enum Tell {
+    Now,
+    NextTime,
 }
 
 /// Why a report stream ended.
@@ -182,6 +216,22 @@ enum StreamEnd {
     Silent,
     #[error(transparent)]
     Refused(Refusal),
+}
+
+impl StreamEnd {
+    /// The node's host answers that nobody listens at that port.
+    fn is_refused_connection(&self) -> bool {
+        let Self::Connect(error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result<Report, Refusal> {

@@ -1,8 +1,9 @@
 //! Which pods are replaced because their StatefulSet has a newer template.
 //!
 //! A pod that neither serves nor answers loses nothing and is replaced at once, so that a good spec heals what
-//! a bad one broke. A pod that serves loses its data when it is replaced; that is done to one pod at a time,
-//! and only while the ring and everybody else are at rest.
+//! a bad one broke. Pods that serve are replaced one at a time, and only while the ring and everybody else are at rest,
+//! which a ring with copies is when every copy is there. With copies a pod gives what it has to others before it ends;
+//! with one copy of each slot it has nobody to give it to, and its data is lost.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +21,7 @@ pub struct Replacement {
     pub id: NodeId,
     /// Which one of that name: the decision is about no other.
     pub uid: String,
-    /// Whether it serves, so that its data is lost.
+    /// Whether it serves: what it has is handed over, or lost where there are no copies.
     pub serving: bool,
 }
 

@@ -1,9 +1,9 @@
 //! From what is seen to the three conditions. A chain of small checks: the first that objects gives the reason.
 
 use annulus_crds::v1alpha1::Reason;
-use annulus_ring::{MemberState, NodeId, WaitReason};
+use annulus_ring::{MemberState, NodeId, SLOT_COUNT, WaitReason};
 
-use super::{Obstacle, serves};
+use super::{Obstacle, serves, slots_lacking_copies};
 use crate::plan::{Plan, RingStep, node_ids};
 use crate::validate::{InvalidSpec, ValidCluster};
 use crate::view::View;
@@ -58,7 +58,7 @@ pub fn assess(cluster: &ValidCluster, view: &View, plan: &Plan, obstacle: Option
     Assessment {
         ready: ready(cluster, view, plan, obstacle),
         progressing: progressing(cluster, view, plan, obstacle),
-        degraded: degraded(cluster, view, obstacle),
+        degraded: degraded(cluster, view, plan, obstacle),
     }
 }
 
@@ -95,20 +95,15 @@ fn progressing(cluster: &ValidCluster, view: &View, plan: &Plan, obstacle: Optio
     }
 }
 
-fn degraded(cluster: &ValidCluster, view: &View, obstacle: Option<&Obstacle>) -> Verdict {
+fn degraded(cluster: &ValidCluster, view: &View, plan: &Plan, obstacle: Option<&Obstacle>) -> Verdict {
     if let Some(obstacle @ (Obstacle::AuthSecretMissing(_) | Obstacle::ApplyFailed(_))) = obstacle {
         return Verdict::new(true, obstacle.reason(), obstacle.message());
     }
     if let Some((reason, message)) = unreachable(view) {
         return Verdict::new(true, reason, message);
     }
-    if cluster.replication_factor > 1 {
-        let message = format!(
-            "replication.factor is {}, but this version keeps only the owner's copy of each slot: a node's data is \
-             lost with it",
-            cluster.replication_factor
-        );
-        return Verdict::new(true, Reason::ReplicationNotAvailable, message);
+    if let Some((reason, message)) = copies_missing(cluster, view, plan) {
+        return Verdict::new(true, reason, message);
     }
     Verdict::new(
         false,
@@ -147,19 +142,58 @@ fn no_ring(cluster: &ValidCluster, view: &View, plan: &Plan) -> Objection {
     ))
 }
 
-/// Members that own something, or were to, and do not answer.
+/// Slots that have fewer copies than asked for, and what stands in the way. The numbers change with the ring alone.
+fn copies_missing(cluster: &ValidCluster, view: &View, plan: &Plan) -> Objection {
+    let document = view.document.as_ref()?;
+    let factor = cluster.replication_factor;
+    let lacking = slots_lacking_copies(document, factor);
+    if lacking == 0 {
+        return None;
+    }
+    let down: Vec<_> = document
+        .members
+        .iter()
+        .filter(|member| !view.reports.contains_key(&member.id))
+        .map(|member| member.id.clone())
+        .collect();
+    let mut why = copying(plan);
+    if !down.is_empty() {
+        why.insert(0, format!("no answer from {}", describe(view, &down)));
+    }
+    if why.is_empty() {
+        why.push("they are being made".to_owned());
+    }
+    let message = format!(
+        "{lacking} of {SLOT_COUNT} slots have fewer than {factor} copies: {}",
+        sentences(&why)
+    );
+    Some((Reason::CopiesMissing, message))
+}
+
+/// Who is being given copies.
+fn copying(plan: &Plan) -> Vec<String> {
+    let RingStep::Waiting(reasons) = &plan.ring else {
+        return Vec::new();
+    };
+    let copying = reasons
+        .iter()
+        .filter(|reason| matches!(reason, WaitReason::Copying { .. }));
+    copying.map(ToString::to_string).collect()
+}
+
+/// Members that own something and do not answer. Where copies took over from one, nobody misses it here.
 fn unreachable(view: &View) -> Objection {
     let document = view.document.as_ref()?;
+    let slots = document.ring().owned_counts();
     let silent: Vec<_> = document
         .members
         .iter()
-        .filter(|member| member.state != MemberState::Joining && !view.reports.contains_key(&member.id))
+        .filter(|member| slots.contains_key(&member.id) && !view.reports.contains_key(&member.id))
         .map(|member| member.id.clone())
         .collect();
     if silent.is_empty() {
         return None;
     }
-    let slots = document.ring().owned_counts();
     let unserved: u32 = silent.iter().filter_map(|id| slots.get(id)).sum();
     let message = format!(
         "{} slots are not served: no answer from {}",
@@ -232,13 +266,15 @@ fn moving(plan: &Plan) -> Objection {
         )),
         RingStep::Next { reasons, .. } => Some((Reason::MovingSlots, sentences(reasons))),
         RingStep::Waiting(reasons) => {
-            let only_newcomers = reasons
-                .iter()
-                .all(|reason| matches!(reason, WaitReason::NewcomerSilent(_)));
-            let reason = if only_newcomers {
+            let moves = |reason: &WaitReason| {
+                !matches!(reason, WaitReason::NewcomerSilent(_) | WaitReason::Copying { .. })
+            };
+            let reason = if reasons.iter().any(moves) {
+                Reason::MovingSlots
+            } else if copying(plan).is_empty() {
                 Reason::WaitingForNodes
             } else {
-                Reason::MovingSlots
+                Reason::CopiesMissing
             };
             Some((
                 reason,

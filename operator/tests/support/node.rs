@@ -1,5 +1,5 @@
 //! A cache node as the operator sees it: it reports, adopts rings and hands its ring out. It holds no data, so
-//! handoffs towards it are settled at once.
+//! handoffs towards it are settled at once, and copies of what it serves are whole at once.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -29,6 +29,10 @@ pub struct State {
     pub document: Option<RingDocument>,
     /// Keys, which are no reason to reconcile.
     pub keys: u64,
+    /// It was told to end.
+    pub leaving: bool,
+    /// It is stopped: connections stay, and nothing comes.
+    pub hangs: bool,
     alive: bool,
 }
 
@@ -74,6 +78,8 @@ impl FakeNode {
             incarnation: Incarnation(incarnation),
             document: None,
             keys: 0,
+            leaving: false,
+            hangs: false,
             alive: true,
         };
         let (state, _) = watch::channel(state);
@@ -126,8 +132,27 @@ fn report(state: &State) -> v1::NodeReport {
         keys: state.keys,
         activated: towards_me.map(|handoff| handoff.slots.into()).collect(),
         settled: true,
+        declared: state
+            .document
+            .as_ref()
+            .map(|document| declared(document, &id))
+            .unwrap_or_default(),
+        leaving: state.leaving,
         ..v1::NodeReport::default()
     }
+}
+
+/// Whoever is to have copies of what the node serves has them.
+fn declared(document: &RingDocument, id: &NodeId) -> Vec<v1::Copies> {
+    let owned = document.ring().slots_of(id);
+    let wanted = document.wanted_replicas().into_iter();
+    wanted
+        .map(|(node, slots)| v1::Copies {
+            node_id: node.to_string(),
+            slots: slots.intersection(&owned).ranges().map(Into::into).collect(),
+        })
+        .filter(|copies| !copies.slots.is_empty())
+        .collect()
 }
 
 fn sender(state: &State, epoch: Epoch) -> Sender {
@@ -143,6 +168,9 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Peer for Service {
     async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {
+        if self.state.borrow().hangs {
+            std::future::pending::<()>().await;
+        }
         let document = RingDocument::from_json(&request.into_inner().document)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         self.state.send_modify(|state| {
@@ -164,11 +192,12 @@ impl Peer for Service {
         let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(
             std::time::Duration::from_millis(50),
         ));
-        let (state, alive) = (self.state.clone(), self.state.clone());
+        let (state, alive, hangs) = (self.state.clone(), self.state.clone(), self.state.clone());
         let reports = changes
             .map(|_| ())
             .merge(ticks.map(|_| ()))
             .take_while(move |()| alive.borrow().alive)
+            .filter(move |()| !hangs.borrow().hangs)
             .map(move |()| Ok(report(&state.borrow())));
         Ok(Response::new(Box::pin(reports)))
     }

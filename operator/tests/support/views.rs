@@ -1,6 +1,6 @@
 //! Views of a cluster `c`, as the pure steps get them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annulus_operator::node_client::Report;
@@ -70,7 +70,7 @@ pub fn view(nodes: u8, epoch: u64) -> View {
 pub fn ringed(nodes: u8) -> View {
     let mut seen = view(nodes, 0);
     let wanted = desired(&cluster(&format!("nodes: {nodes}")), |_| None);
-    let Advance::Next { document, .. } = advance(None, &wanted, &seen.observed(), &seen.failed) else {
+    let Advance::Next { document, .. } = advance(None, &wanted, &seen.observed(), &BTreeSet::new()) else {
         panic!("no first ring")
     };
     seen.reports.values_mut().for_each(|report| {

@@ -60,16 +60,25 @@ struct Writers {
 impl World {
     /// The cluster `shop/demo` with that spec, in YAML's flow style.
     pub fn new(spec: &str) -> Self {
+        Self::with_patience(spec, Duration::from_secs(1))
+    }
+
+    /// The same, with an operator that bears silence for that long.
+    pub fn with_patience(spec: &str, silence: Duration) -> Self {
         let api = FakeApi::default();
         let text = format!(
             "{{apiVersion: annulus.dev/v1alpha1, kind: CacheCluster, metadata: {{name: demo, namespace: shop, uid: {UID}, generation: 1}}, spec: {{{spec}}}}}"
         );
         api.put(CLUSTER, serde_yaml::from_str(&text).unwrap());
-        Self::of(api)
+        Self::of_patient(api, silence)
     }
 
     /// An operator that has just begun, before what is stored there.
     pub fn of(api: FakeApi) -> Self {
+        Self::of_patient(api, Duration::from_secs(1))
+    }
+
+    fn of_patient(api: FakeApi, silence: Duration) -> Self {
         let (wake, wakes) = unbounded_channel();
         let metrics = Metrics::default();
         let (clusters, _) = reflector::store();
@@ -93,7 +102,7 @@ impl World {
                 service_accounts,
             },
             zones: Zones::new(reflector::store().0),
-            hub: Hub::new(Duration::from_millis(100), wake, metrics.clone()),
+            hub: Hub::new(Duration::from_millis(100), silence, wake, metrics.clone()),
             events: Events::new(FakeApi::default().client(), "test".to_owned(), metrics.clone()),
             metrics,
             installation: Installation {
@@ -203,6 +212,14 @@ impl World {
             }
         });
         waited.await.expect("the hub does not learn what it should");
+    }
+
+    /// Waits until the hub wants a reconcile, or a reconcile would look again by itself.
+    pub async fn woken(&mut self) {
+        let look_again = Duration::from_millis(100);
+        if let Ok(wake) = timeout(look_again, self.wakes.recv()).await {
+            wake.expect("the hub is gone");
+        }
     }
 
     /// Wake-ups that came since the last call.
