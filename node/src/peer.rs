@@ -15,6 +15,7 @@ mod relay;
 mod replicate;
 mod report;
 mod server;
+mod take_over;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

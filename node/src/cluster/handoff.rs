@@ -65,6 +65,22 @@ impl ClusterState {
         until_ms: u64,
         unix_ms: u64,
     ) -> Result<FrozenSlot, FreezeRefusal> {
+        let (freeze_id, frozen) = self.freeze_only(slot, (requester, incarnation), until_ms)?;
+        let guard = self.store.lock_slot(slot);
+        let keys = match frozen {
+            Frozen::NothingHere => Vec::new(),
+            Frozen::ForThisRequest => guard.iter(unix_ms).map(|stored| stored.key().into()).collect(),
+        };
+        Ok(FrozenSlot { freeze_id, keys })
+    }
+
+    /// Source: the same where no entries are to be sent. Returns what names the freeze, and what it is for.
+    pub fn freeze_only(
+        &self,
+        slot: Slot,
+        (requester, incarnation): (&NodeId, Incarnation),
+        until_ms: u64,
+    ) -> Result<(u64, Frozen), FreezeRefusal> {
         let mut control = self.control.lock();
         let freeze_id = control.draw_id();
         let request = FreezeRequest {
@@ -77,11 +93,8 @@ impl ClusterState {
         let frozen = control.table.freeze(request)?;
         let guard = self.store.lock_slot(slot);
         self.publish(&control, slot);
-        let keys = match frozen {
-            Frozen::NothingHere => Vec::new(),
-            Frozen::ForThisRequest => guard.iter(unix_ms).map(|stored| stored.key().into()).collect(),
-        };
-        Ok(FrozenSlot { freeze_id, keys })
+        drop(guard);
+        Ok((freeze_id, frozen))
     }
 
     /// Source: copies of these entries of a frozen slot, as many from the front as are `bytes_max` together but at

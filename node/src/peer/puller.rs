@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::chunk::{JoinError, Joiner, payload_bytes};
 use super::gossip::bounded;
 use super::links::{Links, Purpose};
+use super::take_over::{self, TakenOver};
 use super::{PeerContext, backoff::Backoff};
 use crate::clock;
 use crate::cluster::{PullTicket, ReceiveError};
@@ -54,6 +55,12 @@ enum PullError {
     NoSource(NodeId),
 }
 
+/// A task that ended.
+enum Ended {
+    Pull(Pulled),
+    TakeOver(NodeId, TakenOver),
+}
+
 /// What became of one slot.
 struct Pulled {
     source: NodeId,
@@ -75,6 +82,8 @@ enum Attempt {
 /// What is to be pulled from one source.
 struct Source {
     queue: VecDeque<Slot>,
+    /// Slots of which this node has whole copies.
+    copies: Vec<Slot>,
     in_flight: usize,
     backoff: Backoff,
     not_before: Instant,
@@ -99,11 +108,18 @@ pub async fn pull_handoffs(context: Arc<PeerContext>, links: Arc<Links>) {
         tokio::select! {
             changed = ring.changed() => if changed.is_err() { return },
             Some(ended) = puller.pulls.join_next() => match ended {
-                Ok(ended) => puller.finish(ended),
+                Ok(Ended::Pull(pulled)) => puller.finish(pulled),
+                Ok(Ended::TakeOver(source, taken)) => puller.finish_take_over(&source, taken),
                 Err(error) => warn!(%error, "a pull ended without an outcome"),
             },
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
         }
+    }
+}
+
+impl Source {
+    fn is_done(&self) -> bool {
+        self.in_flight == 0 && self.queue.is_empty() && self.copies.is_empty()
     }
 }
 
@@ -113,7 +129,7 @@ struct Puller {
     /// The document that the queues were made from.
     epoch: Epoch,
     sources: BTreeMap<NodeId, Source>,
-    pulls: JoinSet<Pulled>,
+    pulls: JoinSet<Ended>,
     /// When this epoch's pulling began, and how many slots it has brought, for the log.
     begun: Option<(Instant, u32)>,
 }
@@ -134,21 +150,26 @@ impl Puller {
         };
         for source in self.sources.values_mut() {
             source.queue.clear();
+            source.copies.clear();
             source.not_before = Instant::now();
         }
         let seed = self.context.state.identity().incarnation.0;
         for wanted in wanted {
             let source = self.sources.entry(wanted.source).or_insert_with(|| Source {
                 queue: VecDeque::new(),
+                copies: Vec::new(),
                 in_flight: 0,
                 backoff: Backoff::new(seed),
                 not_before: Instant::now(),
                 freeze: FREEZE_FIRST,
             });
-            source.queue.push_back(wanted.slot);
+            if self.context.state.has_whole_copy(wanted.slot) {
+                source.copies.push(wanted.slot);
+            } else {
+                source.queue.push_back(wanted.slot);
+            }
         }
-        self.sources
-            .retain(|_, source| source.in_flight > 0 || !source.queue.is_empty());
+        self.sources.retain(|_, source| !source.is_done());
     }
 
     /// Begins as many slots as may be in flight; returns when to look again because of a source that is left in peace.
@@ -156,11 +177,26 @@ impl Puller {
         let now = Instant::now();
         let mut wake: Option<Instant> = None;
         for (id, source) in &mut self.sources {
-            if source.queue.is_empty() {
+            if source.queue.is_empty() && source.copies.is_empty() {
                 continue;
             }
             if source.not_before > now {
                 wake = Some(wake.map_or(source.not_before, |wake| wake.min(source.not_before)));
+                continue;
+            }
+            if source.in_flight == 0 && !source.copies.is_empty() {
+                let count = source.copies.len().min(take_over::SLOTS_MAX);
+                let slots = source.copies.drain(..count);
+                let tickets: Vec<PullTicket> = slots
+                    .filter_map(|slot| self.context.state.begin(slot).ok())
+                    .collect();
+                source.in_flight += 1;
+                let (context, links) = (Arc::clone(&self.context), Arc::clone(&self.links));
+                let source = id.clone();
+                self.pulls.spawn(async move {
+                    let taken = take_over::take_over(context, links, source.clone(), tickets).await;
+                    Ended::TakeOver(source, taken)
+                });
                 continue;
             }
             while source.in_flight < SLOTS_IN_FLIGHT_MAX
@@ -175,12 +211,12 @@ impl Puller {
                 let (source, epoch, freeze) = (id.clone(), self.epoch, source.freeze);
                 self.pulls.spawn(async move {
                     let attempt = pull(&context, &links, &source, ticket, freeze).await;
-                    Pulled {
+                    Ended::Pull(Pulled {
                         source,
                         slot,
                         epoch,
                         attempt,
-                    }
+                    })
                 });
             }
         }
@@ -234,9 +270,29 @@ impl Puller {
                 }
             }
         }
-        if source.in_flight == 0 && source.queue.is_empty() {
+        if source.is_done() {
             self.sources.remove(&id);
         }
+        self.note_end();
+    }
+
+    fn finish_take_over(&mut self, id: &NodeId, taken: TakenOver) {
+        let Some(source) = self.sources.get_mut(id) else {
+            return;
+        };
+        source.in_flight -= 1;
+        self.context.counters.slots_in.add(taken.activated as u64);
+        if let Some((_, slots)) = &mut self.begun {
+            *slots += u32::try_from(taken.activated).unwrap_or(u32::MAX);
+        }
+        source.queue.extend(taken.left);
+        if source.is_done() {
+            self.sources.remove(id);
+        }
+        self.note_end();
+    }
+
+    fn note_end(&mut self) {
         if self.sources.is_empty()
             && let Some((since, slots)) = self.begun.take()
         {

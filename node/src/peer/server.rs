@@ -8,9 +8,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
-use annulus_proto::{Sender, v1};
+use annulus_proto::{MessageError, Sender, v1};
 use annulus_ring::{
     CommitRefusal, Committed, DocumentError, Incarnation, NodeId, Refusal, RingDocument, Slot, SlotError,
+    SlotSet,
 };
 use futures::stream::unfold;
 use futures::{Stream, StreamExt};
@@ -22,6 +23,7 @@ use tracing::{debug, info, warn};
 use super::chunk::{pack, payload_bytes};
 use super::copies::CopyStream;
 use super::report::{report, reports};
+use super::take_over::give_up;
 use super::{CHUNK_BYTES_MAX, FREEZE_MAX, MESSAGE_BYTES_MAX, PeerContext};
 use crate::clock;
 use crate::cluster::ring_source::adopt_and_log;
@@ -232,6 +234,23 @@ impl Peer for Service {
         Ok(Response::new(Box::pin(unfold(outgoing, |mut outgoing| async {
             Some((outgoing.next().await?, outgoing))
         }))))
+    }
+
+    async fn take_over(
+        &self,
+        request: Request<v1::TakeOverRequest>,
+    ) -> Result<Response<v1::TakeOverReply>, Status> {
+        let request = request.into_inner();
+        let requester = self.check_node(request.sender)?;
+        let slots = request.slots.into_iter().map(annulus_ring::SlotRange::try_from);
+        let slots: Result<SlotSet, MessageError> = slots.collect();
+        let slots = slots.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let given = give_up(&self.context, (&requester.0, requester.1), &slots).await;
+        debug!(slots = given.len(), target = %requester.0, "gave slots to a copy");
+        Ok(Response::new(v1::TakeOverReply {
+            sender: Some(self.context.sender()),
+            given: given.ranges().map(Into::into).collect(),
+        }))
     }
 
     async fn replicate(

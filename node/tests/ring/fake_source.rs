@@ -111,6 +111,13 @@ impl Peer for FakeSource {
         Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
     }
 
+    async fn take_over(
+        &self,
+        _: Request<v1::TakeOverRequest>,
+    ) -> Result<Response<v1::TakeOverReply>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     async fn replicate(
         &self,
         _: Request<tonic::Streaming<v1::ReplicateRequest>>,

@@ -227,6 +227,13 @@ impl Peer for Service {
 
     type ReplicateStream = Pin<Box<dyn Stream<Item = Result<v1::ReplicateReply, Status>> + Send>>;
 
+    async fn take_over(
+        &self,
+        _: Request<v1::TakeOverRequest>,
+    ) -> Result<Response<v1::TakeOverReply>, Status> {
+        Err(Status::unimplemented("only nodes ask this"))
+    }
+
     async fn replicate(
         &self,
         _: Request<tonic::Streaming<v1::ReplicateRequest>>,
