@@ -263,10 +263,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Rule 4: the next batch, when no handoff is running. Rule 5: nothing from or to a silent node.
+    /// Rule 4: the next batch, when no handoff is running. Rule 5: nothing from or to a silent node, nor one that may
+    /// still have an earlier handoff of the same slots in mind.
     pub(super) fn begin_handoffs(&mut self, target: &HashRing) {
         let standing: SlotSet = self.handoffs.iter().map(|handoff| handoff.slots).collect();
-        let answers = |id: &NodeId| self.observed.contains_key(id);
+        let answers = |id: &NodeId| self.observed.contains_key(id) && !self.failed.contains(id);
+        let behind = |id: &NodeId| {
+            let epoch = self.observed.get(id).map(|node| node.epoch)?;
+            (epoch != self.current.epoch && epoch != Epoch::NONE).then_some((id.clone(), epoch))
+        };
         let running = self.handoffs.iter().any(|h| answers(&h.from) && answers(&h.to));
         // What a leaver gives to its copies takes no data along.
         let slots_max = if self.somebody_leaves() {
@@ -277,6 +282,7 @@ impl<'a> Draft<'a> {
         let mut budget = slots_max.saturating_sub(standing.len());
         let mut begun = Vec::new();
         let mut blocked = Vec::new();
+        let mut late: BTreeMap<NodeId, Epoch> = BTreeMap::new();
         for Move { slots, from, to } in moves(&ring_of(&self.owners), target) {
             let free: SlotSet = slots.iter().filter(|&slot| !standing.contains(slot)).collect();
             for range in free.ranges() {
@@ -288,6 +294,8 @@ impl<'a> Draft<'a> {
                 };
                 if !(answers(&from) && answers(&to)) {
                     blocked.push(handoff);
+                } else if let Some((id, epoch)) = behind(&from).or_else(|| behind(&to)) {
+                    late.insert(id, epoch);
                 } else if !running && budget > 0 {
                     let range = shortened(range, budget);
                     budget -= u32::from(range.len());
@@ -301,6 +309,10 @@ impl<'a> Draft<'a> {
         for ((from, to), slots) in per_pair(&begun) {
             self.changes.push(ChangeReason::Begun { from, to, slots });
         }
+        let late = late
+            .into_iter()
+            .map(|(id, epoch)| WaitReason::NotAdopted { id, epoch });
+        self.waits.extend(late);
         for ((from, to), slots) in per_pair(&blocked) {
             let silent = if answers(&from) { to.clone() } else { from.clone() };
             // A leaver that is silent gets a sentence of its own.
