@@ -10,6 +10,16 @@ use super::next::{Draft, ring_of};
 use super::{ChangeReason, WaitReason};
 use crate::{Handoff, MemberState, NodeId, Slot, SlotRange, SlotSet, Zone};
 
+/// By the last slot of each arc, in order: the members clockwise from its owner.
+struct Clockwise(Vec<(Slot, Vec<NodeId>)>);
+
+impl Clockwise {
+    fn members(&self, slot: Slot) -> impl Iterator<Item = &NodeId> {
+        let arc = self.0.partition_point(|(last, _)| *last < slot);
+        self.0.get(arc).into_iter().flat_map(|(_, members)| members)
+    }
+}
+
 impl Draft<'_> {
     /// Of a slot that was handed over the source has a copy, when the target says so, and the target stops being one.
     pub(super) fn keep_as_copies(&mut self, handoff: &Handoff, moved: &SlotSet) {
@@ -111,7 +121,7 @@ impl Draft<'_> {
                 let has_copy = |id: &&NodeId| {
                     !lost.contains(*id) && self.replicas.get(*id).is_some_and(|listed| listed.contains(slot))
                 };
-                let clockwise = order[slot.index()].iter().find(has_copy);
+                let clockwise = order.members(slot).find(has_copy);
                 clockwise.or_else(|| self.replicas.keys().find(has_copy)).cloned()
             });
             if let Some(next) = next {
@@ -149,8 +159,8 @@ impl Draft<'_> {
         }
     }
 
-    /// By slot the members clockwise from its owner.
-    fn clockwise(&self) -> Vec<Vec<NodeId>> {
+    /// The members clockwise from the owner of each slot.
+    fn clockwise(&self) -> Clockwise {
         let zones: BTreeMap<NodeId, Option<Zone>> = self
             .members
             .iter()
@@ -158,14 +168,12 @@ impl Draft<'_> {
             .collect();
         let ring = ring_of(&self.owners);
         let all = u8::try_from(self.members.len()).unwrap_or(u8::MAX);
-        let copies = ring.copies_among(all, &zones);
-        copies
-            .into_iter()
-            .flat_map(|(range, members)| {
-                let members: Vec<NodeId> = members.into_iter().skip(1).cloned().collect();
-                std::iter::repeat_n(members, range.len().into())
-            })
-            .collect()
+        let copies = ring.copies_among(all, &zones).into_iter();
+        Clockwise(
+            copies
+                .map(|(range, members)| (range.last, members.into_iter().skip(1).cloned().collect()))
+                .collect(),
+        )
     }
 
     /// Whether a member was told to end, and has not ended yet.
@@ -193,7 +201,9 @@ impl Draft<'_> {
                 let has_copy = self.replicas.get(*id).is_some_and(|listed| listed.contains(slot));
                 has_copy && self.same_life(id).is_some_and(|node| !node.leaving)
             };
-            if let Some(next) = order[slot.index()].iter().find(takes) {
+            let clockwise = || order.members(slot).filter(takes);
+            let stays = |id: &&NodeId| self.is_desired(id);
+            if let Some(next) = clockwise().find(stays).or_else(|| clockwise().next()) {
                 owners[slot.index()] = next.clone();
             }
         }

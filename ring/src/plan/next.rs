@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Advance, ChangeReason, Desired, Observed, WaitReason};
 use crate::{
-    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, SLOT_COUNT, Slot,
+    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, SLOT_COUNT,
     SlotRange, SlotSet, moves, place,
 };
 
@@ -73,6 +73,10 @@ impl<'a> Draft<'a> {
             .member(id)
             .filter(|member| member.incarnation == node.incarnation)
             .map(|_| *node)
+    }
+
+    pub(super) fn is_desired(&self, id: &NodeId) -> bool {
+        self.desired.contains_key(id)
     }
 
     pub(super) fn has_restarted(&self, id: &NodeId) -> bool {
@@ -331,13 +335,17 @@ impl<'a> Draft<'a> {
 
     /// Rule 4: newcomers are members once they have their share; leavers drain, and go when they are empty.
     pub(super) fn update_states(&mut self, target: &HashRing) {
+        let mut counts = ring_of(&self.owners).owned_counts();
         for index in 0..self.members.len() {
             let id = self.members[index].id.clone();
-            let owned = self.owned(&id);
+            let owned = counts.remove(&id).unwrap_or_default();
             let before = self.members[index].state;
             let state = if !self.desired.contains_key(&id) || self.is_leaving(&id) {
                 MemberState::Draining
-            } else if owned > 0 && before != MemberState::Joining || self.has_its_share(&id, target) {
+            } else if owned > 0 && before != MemberState::Joining
+                // While somebody leaves nobody is given a share.
+                || !self.somebody_leaves() && self.has_its_share(&id, target)
+            {
                 MemberState::Active
             } else {
                 MemberState::Joining
@@ -358,14 +366,18 @@ impl<'a> Draft<'a> {
 
     /// No slot is still to come to that member.
     fn has_its_share(&self, id: &NodeId, target: &HashRing) -> bool {
-        Slot::all().all(|slot| target.owner(slot) != Some(id) || self.owners[slot.index()] == *id)
+        target
+            .slots_of(id)
+            .iter()
+            .all(|slot| self.owners[slot.index()] == *id)
     }
 
     /// Rule 4: who isn't desired, owns nothing and has no handoff is removed. Rule 5: who is silent can't leave.
     pub(super) fn remove_leavers(&mut self) {
+        let counts = ring_of(&self.owners).owned_counts();
         for member in std::mem::take(&mut self.members) {
             let id = &member.id;
-            let owned = self.owned(id);
+            let owned = counts.get(id).copied().unwrap_or_default();
             let involved = self
                 .handoffs
                 .iter()

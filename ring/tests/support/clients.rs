@@ -53,6 +53,7 @@ impl World {
             version: value,
             value: Some(value),
             floor: None,
+            reads: false,
         });
     }
 
@@ -65,7 +66,8 @@ impl World {
             slot,
             version: node.versions.get(&slot).copied().unwrap_or_default(),
             value: node.data.get(&slot).copied(),
-            floor: Some(floor),
+            floor,
+            reads: true,
         });
     }
 
@@ -84,19 +86,17 @@ impl World {
             let have = have
                 .filter(|id| node.has(id, client.slot, client.version))
                 .count();
-            let enough = client.floor.is_some() || have >= acks || bug == Some(Bug::AcksWithoutCopies);
+            let enough = client.reads || have >= acks || bug == Some(Bug::AcksWithoutCopies);
             let may = enough
                 && node.copies_have(client.slot, client.version, bug)
                 && node.may_answer(client.slot, now_ms, bug);
             if !may {
                 return true;
             }
-            if let Some(floor) = client.floor
-                && client.value < floor
-            {
+            if client.reads && client.value < client.floor {
                 problem = Some(format!(
-                    "{id} answers a read of slot {} with {:?}, acknowledged was {floor:?}",
-                    client.slot, client.value
+                    "{id} answers a read of slot {} with {:?}, acknowledged was {:?}",
+                    client.slot, client.value, client.floor
                 ));
             }
             // What somebody has read may not go away either.

@@ -194,17 +194,17 @@ impl World {
         }
         if self.random.one_in(2) && !self.nodes[&to.0].paused {
             if let Some(append) = self.streams[index].there.pop_front() {
-                let answer = self.append(&from, &to.0, self.streams[index].number, append);
+                let answer = self.append(&from, &to.0, self.streams[index].number, &append);
                 if let Some(answer) = answer {
                     self.streams[index].back.push_back(answer);
                 }
             }
-        } else if !self.nodes[&from.0].paused && !self.streams[index].given_up {
-            if let Some(answer) = self.streams[index].back.pop_front()
-                && self.answered(&from.0, &to.0, &answer)
-            {
-                self.end_stream(index);
-            }
+        } else if !self.nodes[&from.0].paused
+            && !self.streams[index].given_up
+            && let Some(answer) = self.streams[index].back.pop_front()
+            && self.answered(&from.0, &to.0, &answer)
+        {
+            self.end_stream(index);
         }
         if let Some(stream) = self.streams.get(index)
             && stream.given_up
@@ -243,7 +243,7 @@ impl World {
         from: &(NodeId, Incarnation),
         to: &NodeId,
         stream: u64,
-        append: Append,
+        append: &Append,
     ) -> Option<Answer> {
         let (now_ms, bug) = (self.now_ms, self.bug);
         let node = self.nodes.get_mut(to)?;

@@ -145,7 +145,7 @@ pub struct World {
     floors: BTreeMap<Slot, u64>,
     numbers: u64,
     problem: Option<String>,
-    history: VecDeque<String>,
+    history: VecDeque<(u64, String)>,
     trace: u64,
     calm: bool,
     /// Clients stop too, so that copies can be compared.
@@ -379,7 +379,11 @@ impl World {
     }
 
     fn violation(&self, problem: &str) -> String {
-        let history: Vec<&str> = self.history.iter().map(String::as_str).collect();
+        let history = self
+            .history
+            .iter()
+            .map(|(at_ms, what)| format!("{at_ms} ms: {what}"));
+        let history: Vec<String> = history.collect();
         format!(
             "{problem} at {} ms; what happened last:\n  {}",
             self.now_ms,
@@ -391,7 +395,7 @@ impl World {
         for byte in what.bytes() {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        self.history.push_back(format!("{} ms: {what}", self.now_ms));
+        self.history.push_back((self.now_ms, what));
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }

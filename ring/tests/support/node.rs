@@ -83,7 +83,8 @@ pub struct Waiting {
     pub version: u64,
     pub value: Option<u64>,
     /// Reads: the highest acknowledged value when it was asked.
-    pub floor: Option<Option<u64>>,
+    pub floor: Option<u64>,
+    pub reads: bool,
 }
 
 pub struct Node {

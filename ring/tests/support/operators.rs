@@ -13,7 +13,9 @@ use super::{Bug, Message, NAMES, World};
 #[derive(Default)]
 pub struct Operator {
     /// The document that it has read, before it asked anybody.
-    read: Option<Option<RingDocument>>,
+    read: Option<RingDocument>,
+    /// It is asking.
+    asks: bool,
     asked: BTreeSet<NodeId>,
     observed: Vec<Observed>,
     /// What it takes for dead.
@@ -34,10 +36,11 @@ impl World {
         let index = self.random.below(2);
         if self.operators[index].next.is_some() {
             self.store(index);
-        } else if self.operators[index].read.is_none() {
+        } else if !self.operators[index].asks {
             // It looks again when a node reports something new, which is less often than anything happens.
             if !self.calm || self.random.one_in(3) {
-                self.operators[index].read = Some(self.stored.clone());
+                self.operators[index].read.clone_from(&self.stored);
+                self.operators[index].asks = true;
                 self.ask(index);
             }
         } else {
@@ -75,7 +78,7 @@ impl World {
 
     /// Who is silent is dead, rightly or not. A mistake counts as a loss, and there are not two losses at once.
     fn suspect(&mut self, index: usize) {
-        let Some(Some(read)) = self.operators[index].read.clone() else {
+        let Some(read) = self.operators[index].read.clone() else {
             return;
         };
         let observed = self.operators[index].observed.clone();
@@ -101,7 +104,7 @@ impl World {
             };
             if suspected && (!lives || self.unsafe_without(&member.id).is_empty()) {
                 failed.insert(member.id.clone());
-                self.operators[index].failed = failed.clone();
+                self.operators[index].failed.clone_from(&failed);
             }
         }
         self.operators[index].failed = failed;
@@ -109,7 +112,8 @@ impl World {
 
     fn decide(&mut self, index: usize) {
         let operator = &mut self.operators[index];
-        let read = operator.read.take().flatten();
+        let read = operator.read.take();
+        operator.asks = false;
         let observed = std::mem::take(&mut operator.observed);
         operator.asked.clear();
         let failed = operator.failed.clone();
@@ -124,14 +128,11 @@ impl World {
         if self.bug == Some(Bug::PromotesUnlisted) {
             promote_unlisted(&mut document, read.as_ref(), &failed);
         }
-        let planned = failed.is_empty()
-            && read.as_ref().is_some_and(|read| {
-                let same = |id: &NodeId| read.member(id).map(|member| member.incarnation);
-                document
-                    .members
-                    .iter()
-                    .all(|member| same(&member.id).is_none_or(|old| old == member.incarnation))
-            });
+        let same_life = |node: &Observed| {
+            let known = read.as_ref().and_then(|read| read.member(&node.id));
+            known.is_none_or(|member| member.incarnation == node.incarnation)
+        };
+        let planned = failed.is_empty() && observed.iter().all(same_life);
         if planned && let Some(read) = &read {
             self.check_planned(read, &document, &observed);
         }
@@ -171,13 +172,7 @@ impl World {
             );
             let after = whole(next, new.owner(slot));
             let kept = after.intersection(&before).count();
-            let activated_unvouched = before.len();
-            if kept
-                < enough
-                    .min(activated_unvouched)
-                    .min(whole(read, old.owner(slot)).len())
-                || kept == 0
-            {
+            if kept < enough.min(whole(read, old.owner(slot)).len()) {
                 self.problem = Some(format!(
                     "epoch {} leaves slot {slot} with {after:?} of {before:?}",
                     next.epoch
@@ -304,19 +299,20 @@ fn promote_unlisted(document: &mut RingDocument, read: Option<&RingDocument>, fa
             tokens.retain(|token| !slots.contains(*token));
         }
         // Whoever owns the arc before keeps its end.
-        if slots.first.number() > 0 {
-            let end = Slot::new(slots.first.number() - 1).unwrap();
-            let holder = document.ring().owner(end).cloned();
-            tokens
-                .values_mut()
-                .for_each(|tokens| tokens.retain(|token| *token != end));
-            tokens.entry(holder.unwrap()).or_default().push(end);
-        } else {
+        if slots.first == Slot::ZERO {
             continue;
         }
+        let end = Slot::new(slots.first.number() - 1).unwrap();
+        let holder = document.ring().owner(end).cloned();
+        for tokens in tokens.values_mut() {
+            tokens.retain(|token| *token != end);
+        }
+        tokens.entry(holder.unwrap()).or_default().push(end);
         tokens.entry(id).or_default().push(slots.last);
         tokens.retain(|_, tokens| !tokens.is_empty());
-        tokens.values_mut().for_each(|tokens| tokens.sort_unstable());
+        for tokens in tokens.values_mut() {
+            tokens.sort_unstable();
+        }
         let mut changed = document.clone();
         changed.tokens = tokens;
         if changed.validate().is_ok() {
