@@ -159,7 +159,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The members clockwise from the owner of each slot.
+    /// The members clockwise from the owner of each slot, as many as have copies usually.
     fn clockwise(&self) -> Clockwise {
         let zones: BTreeMap<NodeId, Option<Zone>> = self
             .members
@@ -167,8 +167,8 @@ impl Draft<'_> {
             .map(|member| (member.id.clone(), member.zone.clone()))
             .collect();
         let ring = ring_of(&self.owners);
-        let all = u8::try_from(self.members.len()).unwrap_or(u8::MAX);
-        let copies = ring.copies_among(all, &zones).into_iter();
+        let factor = self.factor().max(self.current.replication_factor);
+        let copies = ring.copies_among(factor, &zones).into_iter();
         Clockwise(
             copies
                 .map(|(range, members)| (range.last, members.into_iter().skip(1).cloned().collect()))
@@ -201,7 +201,7 @@ impl Draft<'_> {
                 let has_copy = self.replicas.get(*id).is_some_and(|listed| listed.contains(slot));
                 has_copy && self.same_life(id).is_some_and(|node| !node.leaving)
             };
-            let clockwise = || order.members(slot).filter(takes);
+            let clockwise = || order.members(slot).chain(self.replicas.keys()).filter(takes);
             let stays = |id: &&NodeId| self.is_desired(id);
             if let Some(next) = clockwise().find(stays).or_else(|| clockwise().next()) {
                 owners[slot.index()] = next.clone();
