@@ -248,6 +248,8 @@ struct CopyRule<'a> {
     others: Vec<&'a NodeId>,
     /// How many copies there are to be.
     copies_wanted: usize,
+    /// How many zones there are.
+    zone_count: usize,
 }
 
 impl<'a> CopyRule<'a> {
@@ -278,6 +280,7 @@ impl<'a> CopyRule<'a> {
             holds: vec![true; zones.len()],
             zones: zones.into_iter().map(number).collect(),
             others: Vec::new(),
+            zone_count: names.len(),
             copies_wanted: usize::from(factor.max(1)),
         }
     }
@@ -301,7 +304,8 @@ impl<'a> CopyRule<'a> {
         };
         let mut copies = vec![ring.owners[arc]];
         for member in clockwise() {
-            if copies.len() >= self.copies_wanted {
+            // The rest is in zones that have a copy.
+            if copies.len() >= self.copies_wanted.min(self.zone_count) {
                 break;
             }
             if !copies.iter().any(|&copy| zone(copy) == zone(member)) {

@@ -57,8 +57,8 @@ pub struct AdoptOutcome {
     pub gained: SlotSet,
     /// Slots that this node serves now, did not serve before, and has a whole copy of, which is kept.
     pub promoted: SlotSet,
-    /// Who may still believe to serve slots that were gained or promoted, as far as the document before said. They
-    /// must not be answered for before that node's lease has run out.
+    /// Who may still believe to serve slots that were gained or promoted, as far as the documents before said. They
+    /// must not be answered for before this node's promises to that node have run out.
     pub fences: BTreeMap<NodeId, SlotSet>,
     /// Slots whose entries, if there are any, are to be dropped now: served, copied or being pulled before, and none
     /// of it now.
@@ -215,6 +215,10 @@ pub struct SlotTable {
     wanted: SlotSet,
     /// Of the slots that this node serves: who has whole copies that the document does not tell of yet.
     declared: BTreeMap<NodeId, SlotSet>,
+    /// Who served what by earlier documents under which this node's promises may not have run out.
+    former: BTreeMap<NodeId, SlotSet>,
+    /// Copies that the target of a handoff has begun to fill: the source's changes don't count any more.
+    taken_over: SlotSet,
 }
 
 impl SlotTable {
@@ -230,6 +234,8 @@ impl SlotTable {
             copies: vec![Copy::None; usize::from(SLOT_COUNT)],
             wanted: SlotSet::new(),
             declared: BTreeMap::new(),
+            former: BTreeMap::new(),
+            taken_over: SlotSet::new(),
         }
     }
 
@@ -285,6 +291,7 @@ impl SlotTable {
             });
         }
         let states = self.states_under(&document);
+        self.note_former_servers();
         let (copies, wanted) = self.copies_under(&document, &states);
         let mut outcome = AdoptOutcome {
             is_new: true,
@@ -326,6 +333,7 @@ impl SlotTable {
                 freeze.to = index_of(&document, &handoff.to);
             }
         }
+        self.taken_over = SlotSet::new();
         self.states = states;
         self.document = Some(document);
         outcome.pull = self.pull();
@@ -528,6 +536,10 @@ impl SlotTable {
     /// clock alone, and the answer is final: after a refusal the same commit is never accepted.
     pub fn commit(&mut self, slot: Slot, freeze_id: u64, now_ms: u64) -> Result<Committed, CommitRefusal> {
         if self.commits.get(&slot) == Some(&freeze_id) {
+            // Neither has anything of it, so that this node has what the target has.
+            if let State::Unheld(to) = self.states[slot.index()] {
+                self.hand_over(slot, to);
+            }
             return Ok(Committed::Before);
         }
         let refusal = CommitRefusal::NotInForce { slot, freeze_id };
@@ -540,12 +552,16 @@ impl SlotTable {
         if freeze.until_ms < now_ms {
             return Err(refusal);
         }
-        self.states[slot.index()] = State::HandedOver(freeze.to);
+        self.hand_over(slot, freeze.to);
+        self.commits.insert(slot, freeze_id);
+        Ok(Committed::Now)
+    }
+
+    fn hand_over(&mut self, slot: Slot, to: u16) {
+        self.states[slot.index()] = State::HandedOver(to);
         if self.has_copies() {
             self.copies[slot.index()] = Copy::Complete;
         }
-        self.commits.insert(slot, freeze_id);
-        Ok(Committed::Now)
     }
 
     /// Target: the slots that are still to be begun, in order.
@@ -593,12 +609,18 @@ impl SlotTable {
     }
 
     /// Target: serves the slot from now on; only after the source's yes to the commit. Refused when the document
-    /// changed so that the slot can't be this node's any more.
+    /// changed so that the slot can't be this node's any more. Where there are copies, the source is declared to
+    /// have one: it keeps what it handed over.
     pub fn activate(&mut self, slot: Slot) -> Result<(), PullRefusal> {
         match self.states[slot.index()] {
-            State::Pulling { .. } => {
+            State::Pulling { from } => {
                 self.states[slot.index()] = State::Activated;
                 self.copies[slot.index()] = Copy::None;
+                if self.has_copies()
+                    && let Some(source) = self.member_at(from).map(|member| member.id.clone())
+                {
+                    self.declare(slot, &source);
+                }
                 Ok(())
             }
             _ => Err(self.not_pulling(slot)),

@@ -8,24 +8,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::next::{Draft, ring_of};
 use super::{ChangeReason, WaitReason};
-use crate::{Handoff, MemberState, NodeId, Slot, SlotSet, Zone};
+use crate::{Handoff, MemberState, NodeId, Slot, SlotRange, SlotSet, Zone};
+
+/// By the last slot of each arc, in order: the members clockwise from its owner.
+struct Clockwise(Vec<(Slot, Vec<NodeId>)>);
+
+impl Clockwise {
+    fn members(&self, slot: Slot) -> impl Iterator<Item = &NodeId> {
+        let arc = self.0.partition_point(|(last, _)| *last < slot);
+        self.0.get(arc).into_iter().flat_map(|(_, members)| members)
+    }
+}
 
 impl Draft<'_> {
-    /// Of a slot that was handed over the source still has everything: it becomes a copy, and the target stops
-    /// being one.
+    /// Of a slot that was handed over the source has a copy, when the target says so, and the target stops being one.
     pub(super) fn keep_as_copies(&mut self, handoff: &Handoff, moved: &SlotSet) {
-        if self.current.replication_factor < 2 {
-            return;
-        }
         self.unlist(&handoff.to, moved);
-        if self.answers_or_is_silent(&handoff.from) {
-            self.list(&handoff.from, moved);
+        let target = self.same_life(&handoff.to);
+        let vouched = target.and_then(|target| target.declared.get(&handoff.from));
+        if let Some(vouched) = vouched
+            && !self.has_restarted(&handoff.from)
+        {
+            self.list(&handoff.from, &moved.intersection(vouched));
         }
-    }
-
-    /// Neither another life nor taken for dead.
-    fn answers_or_is_silent(&self, id: &NodeId) -> bool {
-        !self.has_restarted(id) && !self.failed.contains(id)
     }
 
     fn list(&mut self, id: &NodeId, slots: &SlotSet) {
@@ -58,21 +63,31 @@ impl Draft<'_> {
         if lost.is_empty() || self.current.replication_factor < 2 {
             return;
         }
+        // Whose process ended has nothing. What the others have counts until somebody else is there for the slot.
         for id in &lost {
-            self.replicas.remove(id);
+            if self.has_restarted(id) {
+                self.replicas.remove(id);
+            }
         }
         let promoted = self.promote(&lost);
         for ((from, to), slots) in promoted {
             self.changes.push(ChangeReason::Promoted { from, to, slots });
+        }
+        let served: SlotSet = Slot::all()
+            .filter(|slot| !lost.contains(&self.owners[slot.index()]))
+            .collect();
+        for id in &lost {
+            self.unlist(id, &served);
         }
         let silent: Vec<&NodeId> = lost.iter().filter(|id| !self.has_restarted(id)).collect();
         for id in silent {
             let slots_without_copy = self.owned(id);
             if let Ok(index) = self.members.binary_search_by(|member| member.id.cmp(id))
                 && slots_without_copy == 0
+                && !self.replicas.contains_key(id)
             {
                 self.members[index].state = MemberState::Down;
-            } else if self.current.replicas.contains_key(id) == self.replicas.contains_key(id)
+            } else if self.current.replicas.get(id) == self.replicas.get(id)
                 && self.current.ring().owned_counts().get(id) == Some(&slots_without_copy)
             {
                 // Nothing of it could be saved before either.
@@ -103,18 +118,22 @@ impl Draft<'_> {
             let target =
                 handoff.filter(|handoff| self.serves_already(handoff, slot) && !lost.contains(&handoff.to));
             let next = target.map(|handoff| handoff.to.clone()).or_else(|| {
-                let has_copy =
-                    |id: &&NodeId| self.replicas.get(*id).is_some_and(|listed| listed.contains(slot));
-                let clockwise = order[slot.index()].iter().find(has_copy);
+                let has_copy = |id: &&NodeId| {
+                    !lost.contains(*id) && self.replicas.get(*id).is_some_and(|listed| listed.contains(slot))
+                };
+                let clockwise = order.members(slot).find(has_copy);
                 clockwise.or_else(|| self.replicas.keys().find(has_copy)).cloned()
             });
             if let Some(next) = next {
-                self.unlist(&next, &SlotSet::from_iter([slot]));
+                if let Some(listed) = self.replicas.get_mut(&next) {
+                    listed.remove(slot);
+                }
                 self.owners[slot.index()] = next.clone();
                 ended.insert(slot);
                 *promoted.entry((owner, next)).or_default() += 1;
             }
         }
+        self.replicas.retain(|_, listed| !listed.is_empty());
         self.end_handoffs(&ended);
         promoted
     }
@@ -140,39 +159,30 @@ impl Draft<'_> {
         }
     }
 
-    /// By slot the members clockwise from its owner.
-    fn clockwise(&self) -> Vec<Vec<NodeId>> {
+    /// The members clockwise from the owner of each slot, as many as have copies usually.
+    fn clockwise(&self) -> Clockwise {
         let zones: BTreeMap<NodeId, Option<Zone>> = self
             .members
             .iter()
             .map(|member| (member.id.clone(), member.zone.clone()))
             .collect();
         let ring = ring_of(&self.owners);
-        let all = u8::try_from(self.members.len()).unwrap_or(u8::MAX);
-        let copies = ring.copies_among(all, &zones);
-        copies
-            .into_iter()
-            .flat_map(|(range, members)| {
-                let members: Vec<NodeId> = members.into_iter().skip(1).cloned().collect();
-                std::iter::repeat_n(members, range.len().into())
-            })
-            .collect()
+        let factor = self.factor().max(self.current.replication_factor);
+        let copies = ring.copies_among(factor, &zones).into_iter();
+        Clockwise(
+            copies
+                .map(|(range, members)| (range.last, members.into_iter().skip(1).cloned().collect()))
+                .collect(),
+        )
     }
 
-    /// Whether a member was told to end and still has something that others need.
+    /// Whether a member was told to end, and has not ended yet.
     pub(super) fn somebody_leaves(&self) -> bool {
-        self.leavers().next().is_some()
+        self.members.iter().any(|member| self.is_leaving(&member.id))
     }
 
     pub(super) fn is_leaving(&self, id: &NodeId) -> bool {
         self.same_life(id).is_some_and(|node| node.leaving)
-    }
-
-    fn leavers(&self) -> impl Iterator<Item = &NodeId> {
-        self.members
-            .iter()
-            .map(|member| &member.id)
-            .filter(|id| self.is_leaving(id) && self.owned(id) > 0)
     }
 
     /// The owners once every leaver's slots are with somebody who has a copy of them; `None` when nobody leaves. They
@@ -191,7 +201,9 @@ impl Draft<'_> {
                 let has_copy = self.replicas.get(*id).is_some_and(|listed| listed.contains(slot));
                 has_copy && self.same_life(id).is_some_and(|node| !node.leaving)
             };
-            if let Some(next) = order[slot.index()].iter().find(takes) {
+            let clockwise = || order.members(slot).chain(self.replicas.keys()).filter(takes);
+            let stays = |id: &&NodeId| self.is_desired(id);
+            if let Some(next) = clockwise().find(stays).or_else(|| clockwise().next()) {
                 owners[slot.index()] = next.clone();
             }
         }
@@ -241,14 +253,16 @@ impl Draft<'_> {
     fn list_declared(&mut self, wanted: &BTreeMap<NodeId, SlotSet>) {
         let mut listed: BTreeMap<NodeId, u32> = BTreeMap::new();
         let changes_anyway = !self.changes.is_empty();
+        let moving: SlotSet = self.handoffs.iter().map(|handoff| handoff.slots).collect();
         let observed: Vec<_> = self.observed.values().copied().collect();
         for node in observed {
             let speaks_for_it = self.same_life(&node.id).is_some() && node.epoch == self.current.epoch;
             if !speaks_for_it || node.declared.is_empty() {
                 continue;
             }
+            // During a handoff its target may serve the slot already, and know nothing of what the source declared.
             let owns: SlotSet = Slot::all()
-                .filter(|slot| self.owners[slot.index()] == node.id)
+                .filter(|slot| self.owners[slot.index()] == node.id && !moving.contains(*slot))
                 .collect();
             for (id, declared) in &node.declared {
                 if self.has_restarted(id) || self.failed.contains(id) {
@@ -275,13 +289,15 @@ impl Draft<'_> {
     /// A copy that is not wanted goes when every wanted one of its slot is there, and there are as many as there are
     /// to be, or can be.
     fn drop_unwanted(&mut self, wanted: &BTreeMap<NodeId, SlotSet>) {
-        let complete: SlotSet = Slot::all()
-            .filter(|&slot| {
-                let mut wanted = wanted.iter().filter(|(_, slots)| slots.contains(slot)).peekable();
-                (self.factor() < 2 || wanted.peek().is_some())
-                    && wanted.all(|(id, _)| self.replicas.get(id).is_some_and(|listed| listed.contains(slot)))
-            })
-            .collect();
+        let mut missing = SlotSet::new();
+        for (id, slots) in wanted {
+            let listed = self.replicas.get(id).cloned().unwrap_or_default();
+            missing = missing.union(&slots.difference(&listed));
+        }
+        let complete = [SlotRange::ALL]
+            .into_iter()
+            .collect::<SlotSet>()
+            .difference(&missing);
         let mut dropped = Vec::new();
         for (id, listed) in &self.replicas {
             let kept = wanted.get(id).cloned().unwrap_or_default();

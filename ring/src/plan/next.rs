@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Advance, ChangeReason, Desired, Observed, WaitReason};
 use crate::{
-    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, SLOT_COUNT, Slot,
+    Epoch, Handoff, HashRing, Member, MemberState, Move, NodeId, Placement, RingDocument, SLOT_COUNT,
     SlotRange, SlotSet, moves, place,
 };
 
@@ -73,6 +73,10 @@ impl<'a> Draft<'a> {
             .member(id)
             .filter(|member| member.incarnation == node.incarnation)
             .map(|_| *node)
+    }
+
+    pub(super) fn is_desired(&self, id: &NodeId) -> bool {
+        self.desired.contains_key(id)
     }
 
     pub(super) fn has_restarted(&self, id: &NodeId) -> bool {
@@ -263,10 +267,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Rule 4: the next batch, when no handoff is running. Rule 5: nothing from or to a silent node.
+    /// Rule 4: the next batch, when no handoff is running. Rule 5: nothing from or to a silent node, nor one that may
+    /// still have an earlier handoff of the same slots in mind.
     pub(super) fn begin_handoffs(&mut self, target: &HashRing) {
         let standing: SlotSet = self.handoffs.iter().map(|handoff| handoff.slots).collect();
-        let answers = |id: &NodeId| self.observed.contains_key(id);
+        let answers = |id: &NodeId| self.observed.contains_key(id) && !self.failed.contains(id);
+        let behind = |id: &NodeId| {
+            let epoch = self.observed.get(id).map(|node| node.epoch)?;
+            (epoch != self.current.epoch && epoch != Epoch::NONE).then_some((id.clone(), epoch))
+        };
         let running = self.handoffs.iter().any(|h| answers(&h.from) && answers(&h.to));
         // What a leaver gives to its copies takes no data along.
         let slots_max = if self.somebody_leaves() {
@@ -277,6 +286,7 @@ impl<'a> Draft<'a> {
         let mut budget = slots_max.saturating_sub(standing.len());
         let mut begun = Vec::new();
         let mut blocked = Vec::new();
+        let mut late: BTreeMap<NodeId, Epoch> = BTreeMap::new();
         for Move { slots, from, to } in moves(&ring_of(&self.owners), target) {
             let free: SlotSet = slots.iter().filter(|&slot| !standing.contains(slot)).collect();
             for range in free.ranges() {
@@ -288,6 +298,8 @@ impl<'a> Draft<'a> {
                 };
                 if !(answers(&from) && answers(&to)) {
                     blocked.push(handoff);
+                } else if let Some((id, epoch)) = behind(&from).or_else(|| behind(&to)) {
+                    late.insert(id, epoch);
                 } else if !running && budget > 0 {
                     let range = shortened(range, budget);
                     budget -= u32::from(range.len());
@@ -301,6 +313,10 @@ impl<'a> Draft<'a> {
         for ((from, to), slots) in per_pair(&begun) {
             self.changes.push(ChangeReason::Begun { from, to, slots });
         }
+        let late = late
+            .into_iter()
+            .map(|(id, epoch)| WaitReason::NotAdopted { id, epoch });
+        self.waits.extend(late);
         for ((from, to), slots) in per_pair(&blocked) {
             let silent = if answers(&from) { to.clone() } else { from.clone() };
             // A leaver that is silent gets a sentence of its own.
@@ -319,13 +335,17 @@ impl<'a> Draft<'a> {
 
     /// Rule 4: newcomers are members once they have their share; leavers drain, and go when they are empty.
     pub(super) fn update_states(&mut self, target: &HashRing) {
+        let mut counts = ring_of(&self.owners).owned_counts();
         for index in 0..self.members.len() {
             let id = self.members[index].id.clone();
-            let owned = self.owned(&id);
+            let owned = counts.remove(&id).unwrap_or_default();
             let before = self.members[index].state;
             let state = if !self.desired.contains_key(&id) || self.is_leaving(&id) {
                 MemberState::Draining
-            } else if owned > 0 && before != MemberState::Joining || self.has_its_share(&id, target) {
+            } else if owned > 0 && before != MemberState::Joining
+                // While somebody leaves nobody is given a share.
+                || !self.somebody_leaves() && self.has_its_share(&id, target)
+            {
                 MemberState::Active
             } else {
                 MemberState::Joining
@@ -346,14 +366,18 @@ impl<'a> Draft<'a> {
 
     /// No slot is still to come to that member.
     fn has_its_share(&self, id: &NodeId, target: &HashRing) -> bool {
-        Slot::all().all(|slot| target.owner(slot) != Some(id) || self.owners[slot.index()] == *id)
+        target
+            .slots_of(id)
+            .iter()
+            .all(|slot| self.owners[slot.index()] == *id)
     }
 
     /// Rule 4: who isn't desired, owns nothing and has no handoff is removed. Rule 5: who is silent can't leave.
     pub(super) fn remove_leavers(&mut self) {
+        let counts = ring_of(&self.owners).owned_counts();
         for member in std::mem::take(&mut self.members) {
             let id = &member.id;
-            let owned = self.owned(id);
+            let owned = counts.get(id).copied().unwrap_or_default();
             let involved = self
                 .handoffs
                 .iter()

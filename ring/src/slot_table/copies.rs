@@ -55,6 +55,9 @@ impl SlotTable {
     /// of its handoff, and this node is to have a copy and isn't just pulling the slot.
     pub fn may_copy(&self, slot: Slot, sender: &NodeId, incarnation: Incarnation) -> bool {
         let index = slot.index();
+        if self.taken_over.contains(slot) && self.handoff_of(slot).is_some_and(|h| h.from == *sender) {
+            return false;
+        }
         let open = match self.states[index] {
             State::Elsewhere(_) | State::HandedOver(_) | State::Unheld(_) => true,
             State::Incoming { .. } | State::Pulling { .. } => self.copies[index] == Copy::Complete,
@@ -68,11 +71,20 @@ impl SlotTable {
             })
     }
 
-    /// Begins to fill a copy: what there was of it is to be dropped. `false` when the sender may not.
+    /// Begins to fill a copy. `false` when the sender may not. A copy that was whole stays so, with its entries, since
+    /// others may count on it meanwhile: entries that the fill doesn't bring are dropped at its end. Otherwise
+    /// ([`copy`](Self::copy) is [`Copy::Filling`] afterwards) what there was is to be dropped now.
     pub fn begin_copy(&mut self, slot: Slot, sender: &NodeId, incarnation: Incarnation) -> bool {
         let may = self.may_copy(slot, sender, incarnation);
         if may {
-            self.copies[slot.index()] = Copy::Filling;
+            let copy = &mut self.copies[slot.index()];
+            if *copy != Copy::Complete {
+                *copy = Copy::Filling;
+            }
+            // What the source of the handoff sent before may still be on its way, in a stream of its own.
+            if self.handoff_of(slot).is_some_and(|handoff| handoff.to == *sender) {
+                self.taken_over.insert(slot);
+            }
         }
         may
     }
@@ -103,10 +115,7 @@ impl SlotTable {
         }
         let handoff = self.handoff_of(slot);
         let listed = |id: &NodeId| {
-            document.is_replica(id, slot)
-                || self.declared.get(id).is_some_and(|slots| slots.contains(slot))
-                // The source of a handoff keeps what it handed over.
-                || handoff.is_some_and(|handoff| state == State::Activated && handoff.from == *id)
+            document.is_replica(id, slot) || self.declared.get(id).is_some_and(|slots| slots.contains(slot))
         };
         // Its target is sent the slot by the handoff.
         let is_target = |id: &NodeId| handoff.is_some_and(|handoff| handoff.to == *id && !handoff.cancelled);
@@ -156,6 +165,7 @@ impl SlotTable {
             }
             let before = self.copies[index];
             let handed_over = matches!(after, State::HandedOver(_)) && document.replication_factor > 1;
+            // Also when the target of a handoff has become the owner: it may have filled the copy.
             let same_server = || {
                 let new = match after {
                     State::Elsewhere(owner)
@@ -163,9 +173,13 @@ impl SlotTable {
                     | State::Pulling { from: owner } => document.members.get(usize::from(owner)),
                     _ => None,
                 };
-                self.owner_at(slot)
-                    .zip(new)
-                    .is_some_and(|(old, new)| old.id == new.id && old.incarnation == new.incarnation)
+                let same = |old: &Member| {
+                    new.is_some_and(|new| old.id == new.id && old.incarnation == new.incarnation)
+                };
+                self.servers(slot)
+                    .into_iter()
+                    .filter_map(|old| self.member_at(old))
+                    .any(same)
             };
             let keeps = match before {
                 Copy::None => false,
@@ -181,28 +195,48 @@ impl SlotTable {
 
     /// Who may still believe to serve slots that this node serves now and did not before.
     pub(super) fn fences(&self, states: &[State]) -> BTreeMap<NodeId, SlotSet> {
-        let mut fences: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
-        for slot in Slot::all() {
-            let index = slot.index();
-            if states[index].is_served() && !self.states[index].is_served() {
-                for server in self.servers(slot) {
-                    if let Some(member) = self.member_at(server).filter(|member| member.id != self.id) {
-                        fences.entry(member.id.clone()).or_default().insert(slot);
-                    }
-                }
-            }
+        let new: SlotSet = Slot::all()
+            .filter(|slot| states[slot.index()].is_served() && !self.states[slot.index()].is_served())
+            .collect();
+        let fences = self
+            .former
+            .iter()
+            .map(|(id, slots)| (id.clone(), slots.intersection(&new)));
+        fences.filter(|(_, slots)| !slots.is_empty()).collect()
+    }
+
+    /// Every promise that was made under a document before the present one has run out: who served what by those
+    /// documents alone is no reason for a fence any more. To be called a lease time after the last document was
+    /// adopted; a fence that is longer than needed is the price of not calling it.
+    pub fn forget_former_servers(&mut self) {
+        self.former.clear();
+    }
+
+    /// Notes who serves what, or may begin to at any moment, by the document that is replaced.
+    pub(super) fn note_former_servers(&mut self) {
+        let Some(document) = &self.document else { return };
+        let ring = document.ring();
+        let owners = ring.arcs();
+        let targets = document
+            .handoffs
+            .iter()
+            .map(|handoff| (handoff.slots, &handoff.to));
+        for (slots, id) in owners.chain(targets).filter(|(_, id)| **id != self.id) {
+            self.former.entry(id.clone()).or_default().insert_range(slots);
         }
-        fences
     }
 
     /// Keeps of the declared copies what a new document does not tell and does not take back: those of slots that are
-    /// served still, by the same lives.
+    /// served still, by the same lives. When documents were skipped, a copy may have been dropped by one of them and
+    /// be wanted again by this one, so that nothing is known of it; but the source of a handoff keeps what it handed
+    /// over while the handoff stands.
     pub(super) fn follow_declared(&mut self, document: &RingDocument, states: &[State]) {
         let mut declared = std::mem::take(&mut self.declared);
         if declared.is_empty() {
             return;
         }
         let wanted = document.wanted_replicas();
+        let follows = document.epoch == self.epoch().next();
         declared.retain(|id, slots| {
             let same_life = document.member(id).is_some_and(|new| {
                 let old = self.document.as_ref().and_then(|old| old.member(id));
@@ -213,7 +247,9 @@ impl SlotTable {
                 states[slot.index()].is_served()
                     && self.states[slot.index()].is_served()
                     && !document.is_replica(id, *slot)
-                    && wanted.get(id).is_some_and(|wanted| wanted.contains(*slot))
+                    && (follows && wanted.get(id).is_some_and(|wanted| wanted.contains(*slot))
+                        || states[slot.index()] == State::Activated
+                            && self.handoff_of(*slot).is_some_and(|handoff| handoff.from == *id))
             };
             *slots = slots.iter().filter(stays).collect();
             same_life && !slots.is_empty()

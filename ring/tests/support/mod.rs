@@ -1,19 +1,31 @@
 //! The world of `world.rs`: everything outside the code under test, and the checks.
 //!
-//! A slot's data is one number, the last one written; a few slots stand for all.
+//! A slot's data is one number, the last one written; a few slots stand for all. Nodes have clocks of their own that
+//! differ by a constant. Time passes and things happen as the seed says.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use annulus_ring::{
-    Access, Address, Advance, ClusterUid, Desired, Epoch, FreezeRequest, Incarnation, MemberState, NodeId,
-    Observed, Placement, PlacementParams, RingDocument, Slot, SlotTable, Weight, advance,
-};
+use annulus_ring::{Advance, Desired, Epoch, Incarnation, MemberState, NodeId, RingDocument, Slot, advance};
+
+mod chaos;
+mod clients;
+mod copies;
+mod handoff;
+mod node;
+mod operators;
+mod random;
+
+use copies::Stream;
+use node::Node;
+use operators::{Operator, desired};
+use random::Random;
 
 const NAMES: [&str; 5] = ["n-0", "n-1", "n-2", "n-3", "n-4"];
 const SAMPLED_SLOTS: u16 = 24;
 const FREEZE_MS: u64 = 300;
-const HISTORY: usize = 40;
-const CALM_STEPS_MAX: usize = 20_000;
+const LEASE_MS: u64 = 300;
+const HISTORY: usize = 60;
+const CALM_STEPS_MAX: usize = 8_000;
 
 /// A mistake that could be made in the code around the planner and the table; the checks must notice each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,55 +40,44 @@ pub enum Bug {
     WritesWithoutGuard,
     /// A target that gets no answer to its commit forgets the slot's entries and asks for them again.
     ForgetsUnansweredCommit,
+    /// Owners acknowledge at once.
+    AcksWithoutCopies,
+    /// Owners declare a copy when they begin to fill it.
+    DeclaresBeforeFilled,
+    /// Owners answer without the promises of their copies.
+    IgnoresLease,
+    /// Promoted nodes answer at once.
+    IgnoresFence,
+    /// Copies take changes of an older epoch.
+    AcceptsOldEpoch,
+    /// The source of a handoff forgets a slot that it handed over.
+    DropsSourceCopy,
+    /// An operator gives slots of the dead to nodes that are still being filled.
+    PromotesUnlisted,
 }
 
 impl Bug {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 12] = [
         Self::ActivatesBeforeCommit,
         Self::WritesDuringFreeze,
         Self::KeepsIncarnation,
         Self::WritesWithoutGuard,
         Self::ForgetsUnansweredCommit,
+        Self::AcksWithoutCopies,
+        Self::DeclaresBeforeFilled,
+        Self::IgnoresLease,
+        Self::IgnoresFence,
+        Self::AcceptsOldEpoch,
+        Self::DropsSourceCopy,
+        Self::PromotesUnlisted,
     ];
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-}
-
-/// How far a target is with a slot that it pulls.
-#[derive(Debug, Clone, Copy)]
-enum Pull {
-    Asked,
-    Committing { freeze_id: u64 },
-}
-
-struct Node {
-    table: SlotTable,
-    data: BTreeMap<Slot, u64>,
-    pulls: BTreeMap<Slot, Pull>,
 }
 
 #[derive(Debug, Clone)]
 enum Message {
     Push {
+        /// `None` is an operator.
+        from: Option<NodeId>,
         to: NodeId,
         document: RingDocument,
     },
@@ -91,6 +92,8 @@ enum Message {
         slot: Slot,
         freeze_id: u64,
         value: Option<u64>,
+        /// The target has a copy already, and nothing is sent.
+        whole: bool,
     },
     Commit {
         from: (NodeId, Incarnation),
@@ -100,39 +103,53 @@ enum Message {
     },
     Committed {
         to: (NodeId, Incarnation),
+        source: NodeId,
         slot: Slot,
         freeze_id: u64,
         accepted: bool,
     },
 }
 
-/// What a slot's only writer must hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    /// Exactly this: it was acknowledged, or the slot was never written.
-    Exactly(Option<u64>),
-    /// A process died with it: anything up to the last write, or nothing.
-    Unsure,
+impl Message {
+    /// Between whom.
+    fn ends(&self) -> (Option<&NodeId>, &NodeId) {
+        match self {
+            Self::Push { from, to, .. } => (from.as_ref(), to),
+            Self::Prepare { from, to, .. } | Self::Commit { from, to, .. } => (Some(&from.0), to),
+            Self::Prepared { to, source, .. } | Self::Committed { to, source, .. } => (Some(source), &to.0),
+        }
+    }
 }
-
-/// What an operator is about to write, and the epoch that it has read.
-type Decision = Option<(Epoch, RingDocument)>;
 
 pub struct World {
     random: Random,
     bug: Option<Bug>,
+    factor: u8,
+    acks: usize,
     now_ms: u64,
     stored: Option<RingDocument>,
     desired: Desired,
+    /// The processes that run.
     nodes: BTreeMap<NodeId, Node>,
-    operators: [Decision; 2],
+    /// The last life of each.
+    lives: BTreeMap<NodeId, Incarnation>,
+    operators: [Operator; 2],
     messages: Vec<Message>,
+    streams: Vec<Stream>,
+    /// Pairs of nodes that can't reach each other.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that operators can't reach.
+    silent: BTreeSet<NodeId>,
     slots: Vec<Slot>,
-    known: BTreeMap<Slot, Known>,
+    /// By slot the highest number that was acknowledged or read, unless a process died with it.
+    floors: BTreeMap<Slot, u64>,
     numbers: u64,
-    history: VecDeque<String>,
+    problem: Option<String>,
+    history: VecDeque<(u64, String)>,
     trace: u64,
     calm: bool,
+    /// Clients stop too, so that copies can be compared.
+    quiet: bool,
 }
 
 impl World {
@@ -141,21 +158,30 @@ impl World {
         let slots: BTreeSet<Slot> = (0..SAMPLED_SLOTS)
             .map(|_| Slot::new((random.next() % 16_384) as u16).unwrap())
             .collect();
+        let factor = [1, 2, 2, 3][random.below(4)];
         let mut world = Self {
             random,
             bug,
+            factor,
+            acks: usize::from(factor > 1),
             now_ms: 0,
             stored: None,
-            desired: desired(&[("n-0", 100), ("n-1", 100), ("n-2", 100)]),
+            desired: desired(&[("n-0", 100), ("n-1", 100), ("n-2", 100)], factor),
             nodes: BTreeMap::new(),
-            operators: [None, None],
+            lives: BTreeMap::new(),
+            operators: [Operator::default(), Operator::default()],
             messages: Vec::new(),
-            known: slots.iter().map(|&slot| (slot, Known::Exactly(None))).collect(),
+            streams: Vec::new(),
+            cuts: BTreeSet::new(),
+            silent: BTreeSet::new(),
             slots: slots.into_iter().collect(),
+            floors: BTreeMap::new(),
             numbers: 0,
+            problem: None,
             history: VecDeque::new(),
             trace: 0,
             calm: false,
+            quiet: false,
         };
         for name in NAMES {
             world.boot(name.parse().unwrap());
@@ -171,19 +197,24 @@ impl World {
     /// One thing happens, and the invariants are checked.
     pub fn step(&mut self) -> Result<(), String> {
         self.now_ms += self.random.next() % 4;
-        match self.random.below(if self.calm { 80 } else { 100 }) {
+        match self.random.below(if self.calm { 88 } else { 100 }) {
             0..=34 => self.deliver(),
-            35..=54 => self.tick(),
-            55..=62 => self.decide(),
-            63..=67 => self.write_decision(),
-            68..=72 => self.push(),
-            73 => self.gossip(),
-            74..=79 => self.expire(),
-            80..=93 => self.client_writes(),
-            94..=96 => self.lose_message(),
-            97 => self.restart(),
-            98 => self.change_spec(),
-            _ => self.operators = [None, None],
+            35..=59 => self.tick(),
+            60..=71 => self.operate(),
+            72..=76 => self.push(),
+            77 => self.gossip(),
+            78..=80 => self.expire(),
+            81..=87 if self.quiet => {}
+            81..=87 => self.clients(),
+            88..=90 => self.lose_message(),
+            91 => self.break_a_stream(),
+            92 => self.crash(),
+            93 => self.change_spec(),
+            94 => self.pause(),
+            95 => self.partition(),
+            96 => self.leave(),
+            97..=98 => self.recover(),
+            _ => self.operators = [Operator::default(), Operator::default()],
         }
         self.check()
     }
@@ -191,6 +222,7 @@ impl World {
     /// Nothing bad happens any more: the world must come to rest as the spec wants it.
     pub fn calm_down(&mut self) -> Result<(), String> {
         self.calm = true;
+        self.heal();
         for _ in 0..CALM_STEPS_MAX {
             self.step()?;
             if self.random.one_in(50) && self.at_rest() {
@@ -201,8 +233,9 @@ impl World {
             let (to_pull, pulls) = (node.table.to_pull(), node.pulls.keys().collect::<Vec<_>>());
             let (epoch, settled) = (node.table.epoch(), node.table.settled());
             format!(
-                "{id} epoch {epoch} settled {settled} to pull {} pulling {pulls:?}",
-                to_pull.len()
+                "{id} epoch {epoch} settled {settled} to pull {} pulling {pulls:?} leaving {}",
+                to_pull.len(),
+                node.leaving
             )
         });
         let nodes: Vec<String> = nodes.collect();
@@ -213,22 +246,34 @@ impl World {
             &BTreeSet::new(),
         );
         let problem = format!(
-            "the world didn't come to rest: {nodes:?}, {} messages, {advance:?}",
-            self.messages.len()
+            "the world didn't come to rest: {nodes:?}, quiet {:?}, {} messages, {} streams, {advance:?}",
+            self.slots.iter().filter(|&&slot| self.is_quiet(slot)).count(),
+            self.messages.len(),
+            self.streams.len()
         );
         Err(self.violation(&problem))
     }
 
-    fn at_rest(&self) -> bool {
+    fn at_rest(&mut self) -> bool {
         let Some(stored) = &self.stored else { return false };
         let members = stored.members.iter().all(|member| {
             self.nodes
                 .get(&member.id)
-                .is_some_and(|node| node.table.epoch() == stored.epoch)
+                .is_some_and(|node| node.table.epoch() == stored.epoch && !node.leaving)
         });
-        members
+        self.quiet = members
             && self.messages.is_empty()
-            && advance(Some(stored), &self.desired, &self.observe(), &BTreeSet::new()) == Advance::Steady
+            && advance(Some(stored), &self.desired, &self.observe(), &BTreeSet::new()) == Advance::Steady;
+        self.quiet && self.slots.iter().all(|&slot| self.is_quiet(slot))
+    }
+
+    /// Its owner could answer for it now.
+    fn is_quiet(&self, slot: Slot) -> bool {
+        let mut owners = self.nodes.values().filter(|node| node.serves(slot));
+        owners.next().is_some_and(|node| {
+            let version = node.versions.get(&slot).copied().unwrap_or_default();
+            node.copies_have(slot, version, None) && node.may_answer(slot, self.now_ms, None)
+        })
     }
 
     fn check_rest(&mut self) -> Result<(), String> {
@@ -245,57 +290,100 @@ impl World {
         {
             return Err(self.violation(&format!("at rest with {present:?}, wanted {wanted:?}")));
         }
+        if stored.replicas != stored.wanted_replicas() {
+            return Err(self.violation("at rest others are listed than wanted"));
+        }
         for slot in Slot::all() {
-            if self.writers(slot).count() != 1 {
-                return Err(self.violation(&format!("at rest nobody serves slot {slot}")));
+            if self.nodes.values().filter(|node| node.serves(slot)).count() != 1 {
+                return Err(self.violation(&format!("at rest not one node serves slot {slot}")));
+            }
+        }
+        for &slot in &self.slots {
+            let values: BTreeSet<Option<u64>> = self
+                .nodes
+                .iter()
+                .filter(|(id, node)| node.serves(slot) || stored.is_replica(id, slot))
+                .map(|(_, node)| node.data.get(&slot).copied())
+                .collect();
+            if values.len() != 1 {
+                return Err(self.violation(&format!("at rest slot {slot} has the copies {values:?}")));
             }
         }
         Ok(())
     }
 
-    fn writers(&self, slot: Slot) -> impl Iterator<Item = (&NodeId, &Node)> {
-        self.nodes.iter().filter(move |(_, node)| {
-            let access = node.table.access(slot);
-            access == Access::ReadWrite
-                || (self.bug == Some(Bug::WritesDuringFreeze) && access == Access::ReadOnly)
-        })
-    }
-
-    /// Invariants 1 (one writer) and 2 (acknowledged means kept, while no process dies) for the sampled slots, and
-    /// what 3 (epochs only grow) is for: nobody has another ring of the same epoch.
+    /// Invariants 1 (one writer) and 2 (acknowledged means kept) for the sampled slots, and what 3 (epochs only grow) is
+    /// for: nobody has another ring of the same epoch.
     fn check(&mut self) -> Result<(), String> {
-        let documents = || {
-            self.nodes
-                .values()
-                .filter_map(|node| node.table.document())
-                .chain(&self.stored)
-        };
-        for document in documents() {
-            let epoch = document.epoch;
-            if documents().any(|other| other.epoch == epoch && other != document) {
-                return Err(self.violation(&format!("there are two rings of epoch {epoch}")));
+        if let Some(problem) = self.problem.take() {
+            return Err(self.violation(&problem));
+        }
+        let documents: BTreeMap<Epoch, &RingDocument> = self
+            .stored
+            .iter()
+            .map(|document| (document.epoch, document))
+            .collect();
+        let mut seen = documents;
+        for document in self.nodes.values().filter_map(|node| node.table.document()) {
+            if *seen.entry(document.epoch).or_insert(document) != document {
+                return Err(self.violation(&format!("there are two rings of epoch {}", document.epoch)));
             }
         }
-        for slot in self.slots.clone() {
-            let writers: Vec<(&NodeId, &Node)> = self.writers(slot).collect();
-            if let [_, _, ..] = writers[..] {
-                let names: Vec<&NodeId> = writers.iter().map(|(id, _)| *id).collect();
-                let problem = format!("slot {slot} has the writers {names:?}");
+        for &slot in &self.slots {
+            if let Err(problem) = self.check_slot(slot) {
                 return Err(self.violation(&problem));
             }
-            if let ([(id, node)], Known::Exactly(value)) = (&writers[..], self.known[&slot]) {
-                let held = node.data.get(&slot).copied();
-                if held != value {
-                    let problem = format!("slot {slot} at {id} has {held:?}, acknowledged was {value:?}");
-                    return Err(self.violation(&problem));
-                }
+        }
+        Ok(())
+    }
+
+    fn check_slot(&self, slot: Slot) -> Result<(), String> {
+        let answers = |node: &&Node| node.may_answer(slot, self.now_ms, self.bug);
+        let answering: Vec<&Node> = self.nodes.values().filter(answers).collect();
+        if answering.len() > 1 {
+            let names: Vec<_> = answering
+                .iter()
+                .map(|node| (node.me().0, node.table.epoch()))
+                .collect();
+            return Err(format!("slot {slot} is answered for by {names:?}"));
+        }
+        let Some(&floor) = self.floors.get(&slot) else {
+            return Ok(());
+        };
+        let misses = |node: &Node| node.data.get(&slot).is_none_or(|&value| value < floor);
+        for node in answering {
+            if misses(node) {
+                let (id, held) = (node.me().0, node.data.get(&slot));
+                return Err(format!(
+                    "slot {slot} at {id} has {held:?}, acknowledged was {floor}"
+                ));
+            }
+        }
+        let Some(stored) = &self.stored else { return Ok(()) };
+        for node in self.nodes.values() {
+            let (id, incarnation) = node.me();
+            let same_life = stored
+                .member(&id)
+                .is_some_and(|member| member.incarnation == incarnation);
+            let listed = stored.is_replica(&id, slot);
+            let owns = node.serves(slot) && node.table.epoch() == stored.epoch;
+            if same_life && (listed || owns) && (misses(node) || !node.is_whole(slot)) {
+                let (held, copy) = (node.data.get(&slot), node.table.copy(slot));
+                let role = if listed { "copy" } else { "owner" };
+                return Err(format!(
+                    "the {role} of slot {slot} at {id} is {copy:?} and has {held:?}, acknowledged was {floor}"
+                ));
             }
         }
         Ok(())
     }
 
     fn violation(&self, problem: &str) -> String {
-        let history: Vec<&str> = self.history.iter().map(String::as_str).collect();
+        let history = self
+            .history
+            .iter()
+            .map(|(at_ms, what)| format!("{at_ms} ms: {what}"));
+        let history: Vec<String> = history.collect();
         format!(
             "{problem} at {} ms; what happened last:\n  {}",
             self.now_ms,
@@ -307,7 +395,7 @@ impl World {
         for byte in what.bytes() {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        self.history.push_back(what);
+        self.history.push_back((self.now_ms, what));
         if self.history.len() > HISTORY {
             self.history.pop_front();
         }
@@ -318,263 +406,56 @@ impl World {
         self.numbers
     }
 
-    fn boot(&mut self, id: NodeId) {
-        let fresh = Incarnation(u128::from(self.number()));
-        let old = self.nodes.get(&id).map(|node| node.table.incarnation());
-        let incarnation = old
-            .filter(|_| self.bug == Some(Bug::KeepsIncarnation))
-            .unwrap_or(fresh);
-        self.note(format!("{id} boots as {incarnation}"));
-        let table = SlotTable::new(id.clone(), incarnation);
-        self.nodes.insert(
-            id,
-            Node {
-                table,
-                data: BTreeMap::new(),
-                pulls: BTreeMap::new(),
-            },
-        );
-    }
-
-    // Operators.
-
-    fn observe(&self) -> Vec<Observed> {
-        let observed = self.nodes.iter().map(|(id, node)| Observed {
-            id: id.clone(),
-            incarnation: node.table.incarnation(),
-            address: Address {
-                host: id.to_string(),
-                client_port: 6379,
-                peer_port: 16379,
-            },
-            epoch: node.table.epoch(),
-            activated: node.table.activated(),
-            settled: node.table.settled(),
-            declared: node.table.declared().clone(),
-            leaving: false,
-        });
-        observed.collect()
-    }
-
-    fn decide(&mut self) {
-        // An operator looks again when a node reports something new, which is less often than anything happens.
-        if self.calm && !self.random.one_in(4) {
-            return;
-        }
-        let mut observed = self.observe();
-        if !self.calm && self.random.one_in(4) {
-            observed.remove(self.random.below(NAMES.len()));
-        }
-        if let Advance::Next { document, reasons } =
-            advance(self.stored.as_ref(), &self.desired, &observed, &BTreeSet::new())
-        {
-            let operator = self.random.below(2);
-            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-            self.note(format!(
-                "operator {operator} decides on epoch {}: {}",
-                document.epoch,
-                reasons.join("; ")
-            ));
-            let read = self.stored.as_ref().map_or(Epoch::NONE, |stored| stored.epoch);
-            self.operators[operator] = Some((read, document));
-        }
-    }
-
-    fn write_decision(&mut self) {
-        let operator = self.random.below(2);
-        let Some((read, document)) = self.operators[operator].take() else {
-            return;
-        };
-        let current = self.stored.as_ref().map_or(Epoch::NONE, |stored| stored.epoch);
-        if read == current || self.bug == Some(Bug::WritesWithoutGuard) {
-            self.note(format!("operator {operator} stores epoch {}", document.epoch));
-            self.stored = Some(document);
-        }
-    }
-
-    fn push(&mut self) {
-        let Some(document) = self.stored.clone() else {
-            return;
-        };
-        let to = self.some_node();
-        if self.nodes[&to].table.epoch() < document.epoch {
-            self.messages.push(Message::Push { to, document });
-        }
-    }
-
-    fn change_spec(&mut self) {
-        let mut members: Vec<(&str, u16)> = Vec::new();
-        for name in NAMES {
-            if !self.random.one_in(3) {
-                members.push((name, if self.random.one_in(4) { 200 } else { 100 }));
-            }
-        }
-        if !members.is_empty() {
-            self.note(format!("the spec wants {members:?}"));
-            self.desired = desired(&members);
-        }
-    }
-
-    // Nodes.
-
-    fn some_node(&mut self) -> NodeId {
+    fn some_name(&mut self) -> NodeId {
         NAMES[self.random.below(NAMES.len())].parse().unwrap()
     }
 
-    fn gossip(&mut self) {
-        let (from, to) = (self.some_node(), self.some_node());
-        if let Some(document) = self.nodes[&from].table.document().cloned()
-            && document.epoch > self.nodes[&to].table.epoch()
-        {
-            self.messages.push(Message::Push { to, document });
-        }
+    fn life(&mut self, (id, incarnation): &(NodeId, Incarnation)) -> Option<&mut Node> {
+        self.nodes
+            .get_mut(id)
+            .filter(|node| node.table.incarnation() == *incarnation)
     }
 
-    fn restart(&mut self) {
-        let id = self.some_node();
-        let handoffs: Vec<_> = self
-            .nodes
-            .values()
-            .filter_map(|node| node.table.document())
-            .chain(&self.stored)
-            .collect();
-        let involved = |slot: Slot| {
-            let mut handoffs = handoffs.iter().flat_map(|document| &document.handoffs);
-            handoffs.any(|handoff| handoff.slots.contains(slot) && (handoff.from == id || handoff.to == id))
-        };
-        let node = &self.nodes[&id];
-        let unsure: Vec<Slot> = self
-            .slots
-            .iter()
-            .copied()
-            .filter(|&slot| node.table.served().contains(slot) || involved(slot))
-            .collect();
-        if self.bug != Some(Bug::KeepsIncarnation) {
-            for slot in unsure {
-                self.known.insert(slot, Known::Unsure);
-            }
+    fn gossip(&mut self) {
+        let (a, b) = (self.some_name(), self.some_name());
+        if self.nodes.contains_key(&a) && self.nodes.contains_key(&b) {
+            self.exchange(&a, &b);
         }
-        self.boot(id);
     }
 
     fn expire(&mut self) {
         let now_ms = self.now_ms;
-        for node in self.nodes.values_mut() {
-            node.table.expire_freezes(now_ms);
+        for node in self.nodes.values_mut().filter(|node| !node.paused) {
+            for slot in node.table.expire_freezes(now_ms + node.clock_ms).iter() {
+                node.prepares.remove(&slot);
+            }
         }
     }
 
-    /// A target goes on with one of its pulls, or begins one.
+    /// A node does what it has to do.
     fn tick(&mut self) {
-        let id = self.some_node();
-        let sampled = self.slots.clone();
-        let Some(node) = self.nodes.get_mut(&id) else {
+        let id = self.some_name();
+        if self.nodes.get(&id).is_none_or(|node| node.paused) {
             return;
-        };
-        let me = (id.clone(), node.table.incarnation());
-        // Slots that nobody looks at move at once, or no handoff would ever end.
-        let begun: Vec<Slot> = node
-            .table
-            .to_pull()
-            .iter()
-            .filter(|slot| !sampled.contains(slot))
-            .collect();
-        for slot in begun {
-            self.move_unseen(&id, slot);
         }
-        let Some(node) = self.nodes.get_mut(&id) else {
-            return;
-        };
-        let open: Vec<Slot> = node
-            .table
-            .to_pull()
-            .iter()
-            .filter(|slot| sampled.contains(slot))
-            .collect();
-        for &slot in &open {
-            if node.table.begin(slot).is_ok() {
-                node.pulls.insert(slot, Pull::Asked);
-            }
+        let now_ms = self.now_ms;
+        if let Some(node) = self.nodes.get_mut(&id)
+            && node
+                .adopted_ms
+                .is_some_and(|adopted_ms| adopted_ms + LEASE_MS < now_ms + node.clock_ms)
+        {
+            node.adopted_ms = None;
+            node.table.forget_former_servers();
         }
-        // A request without an answer is repeated after a while, as a time-out would.
-        for (slot, pull) in node.pulls.clone() {
-            let patience = if self.bug == Some(Bug::ForgetsUnansweredCommit) {
-                2
-            } else {
-                20
-            };
-            if !open.contains(&slot) && !self.random.one_in(patience) {
-                continue;
-            }
-            let Some(source) = node.table.moved_to(slot).map(|member| member.id.clone()) else {
-                continue;
-            };
-            match pull {
-                Pull::Asked => self.messages.push(Message::Prepare {
-                    from: me.clone(),
-                    to: source,
-                    slot,
-                }),
-                Pull::Committing { .. } if self.bug == Some(Bug::ForgetsUnansweredCommit) => {
-                    node.pulls.insert(slot, Pull::Asked);
-                    node.data.remove(&slot);
-                }
-                Pull::Committing { freeze_id } => {
-                    self.messages.push(Message::Commit {
-                        from: me.clone(),
-                        to: source,
-                        slot,
-                        freeze_id,
-                    });
-                }
-            }
-        }
+        self.pull(&id);
+        self.send_changes(&id);
+        self.prepared(&id);
+        self.reply(&id);
+        self.end_leaving(&id);
         if self.messages.len() > 600 {
             self.messages.truncate(300);
         }
     }
-
-    /// The whole handoff of a slot that is not sampled, at one moment.
-    fn move_unseen(&mut self, target: &NodeId, slot: Slot) {
-        let (now_ms, freeze_id) = (self.now_ms, self.number());
-        let Some((source, incarnation)) = self
-            .nodes
-            .get(target)
-            .and_then(|node| Some((node.table.moved_to(slot)?.id.clone(), node.table.incarnation())))
-        else {
-            return;
-        };
-        if self
-            .nodes
-            .get_mut(target)
-            .is_none_or(|node| node.table.begin(slot).is_err())
-        {
-            return;
-        }
-        let until_ms = now_ms + FREEZE_MS;
-        let request = FreezeRequest {
-            slot,
-            freeze_id,
-            until_ms,
-            requester: target,
-            incarnation,
-        };
-        let committed = self.nodes.get_mut(&source).is_some_and(|node| {
-            node.table
-                .freeze(request)
-                .is_ok_and(|_| node.table.commit(slot, freeze_id, now_ms).is_ok())
-        });
-        if let Some(node) = self.nodes.get_mut(target) {
-            let done = if committed {
-                node.table.activate(slot)
-            } else {
-                node.table.abandon(slot)
-            };
-            done.unwrap();
-        }
-    }
-
-    // The network.
 
     fn lose_message(&mut self) {
         if !self.messages.is_empty() {
@@ -584,23 +465,32 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        for _ in 0..8 {
+        for _ in 0..16 {
+            self.deliver_stream();
+            self.deliver_stream();
             if self.messages.is_empty() {
-                return;
+                continue;
             }
             let picked = self.random.below(self.messages.len());
+            let (from, to) = self.messages[picked].ends();
+            let cut = from.map_or(self.silent.contains(to), |from| self.cut(from, to));
+            if self.nodes.get(to).is_some_and(|node| node.paused) {
+                continue;
+            }
             let message = if !self.calm && self.random.one_in(10) {
                 self.messages[picked].clone()
             } else {
                 self.messages.swap_remove(picked)
             };
-            self.receive(message);
+            if !cut {
+                self.receive(message);
+            }
         }
     }
 
     fn receive(&mut self, message: Message) {
         match message {
-            Message::Push { to, document } => self.adopt(&to, document),
+            Message::Push { to, document, .. } => self.adopt(&to, document),
             Message::Prepare { from, to, slot } => self.prepare(from, &to, slot),
             Message::Prepared {
                 to,
@@ -608,65 +498,28 @@ impl World {
                 slot,
                 freeze_id,
                 value,
-            } => {
-                let bug = self.bug;
-                let Some(node) = self.life(&to) else { return };
-                if matches!(node.pulls.get(&slot), Some(Pull::Asked)) {
-                    node.data.remove(&slot);
-                    node.data.extend(value.map(|value| (slot, value)));
-                    node.pulls.insert(slot, Pull::Committing { freeze_id });
-                    if bug == Some(Bug::ActivatesBeforeCommit) {
-                        node.table.activate(slot).ok();
-                    }
-                    self.messages.push(Message::Commit {
-                        from: to,
-                        to: source,
-                        slot,
-                        freeze_id,
-                    });
-                }
-            }
+                whole,
+            } => self.is_prepared(to, source, slot, freeze_id, value, whole),
             Message::Commit {
                 from,
                 to,
                 slot,
                 freeze_id,
-            } => {
-                let now_ms = self.now_ms;
-                let Some(node) = self.nodes.get_mut(&to) else {
-                    return;
-                };
-                let accepted = node.table.commit(slot, freeze_id, now_ms).is_ok();
-                if accepted {
-                    node.data.remove(&slot);
-                }
-                self.note(format!(
-                    "{to} answers {}'s commit of slot {slot}: {accepted}",
-                    from.0
-                ));
-                self.messages.push(Message::Committed {
-                    to: from,
-                    slot,
-                    freeze_id,
-                    accepted,
-                });
-            }
+            } => self.commit(from, &to, slot, freeze_id),
             Message::Committed {
                 to,
                 slot,
                 freeze_id,
                 accepted,
+                ..
             } => self.committed(&to, slot, freeze_id, accepted),
         }
     }
 
-    fn life(&mut self, (id, incarnation): &(NodeId, Incarnation)) -> Option<&mut Node> {
-        self.nodes
-            .get_mut(id)
-            .filter(|node| node.table.incarnation() == *incarnation)
-    }
-
     fn adopt(&mut self, to: &NodeId, document: RingDocument) {
+        let now_ms = self.now_ms;
+        let version = self.number();
+        let sampled = self.slots.clone();
         let Some(node) = self.nodes.get_mut(to) else {
             return;
         };
@@ -674,101 +527,57 @@ impl World {
         let Ok(outcome) = node.table.adopt(document) else {
             return;
         };
-        for slot in outcome.lost.iter() {
-            node.data.remove(&slot);
-            node.pulls.remove(&slot);
-        }
         assert!(
             node.table.epoch() >= before,
             "invariant 3: {to} went back from {before}"
         );
-        if outcome.is_new {
-            self.note(format!("{to} adopts epoch {epoch}"));
-        }
-    }
-
-    fn prepare(&mut self, from: (NodeId, Incarnation), to: &NodeId, slot: Slot) {
-        let (now_ms, freeze_id) = (self.now_ms, self.number());
-        let Some(node) = self.nodes.get_mut(to) else {
-            return;
-        };
-        let request = FreezeRequest {
-            slot,
-            freeze_id,
-            until_ms: now_ms + FREEZE_MS,
-            requester: &from.0,
-            incarnation: from.1,
-        };
-        match node.table.freeze(request) {
-            Ok(_) => {
-                let value = node.data.get(&slot).copied();
-                self.note(format!("{to} prepares slot {slot} for {}", from.0));
-                self.messages.push(Message::Prepared {
-                    to: from,
-                    source: to.clone(),
-                    slot,
-                    freeze_id,
-                    value,
-                });
-            }
-            Err(_) => {
-                if let Some(target) = self.life(&from)
-                    && matches!(target.pulls.get(&slot), Some(Pull::Asked))
-                    && target.table.abandon(slot).is_ok()
-                {
-                    target.pulls.remove(&slot);
-                }
-            }
-        }
-    }
-
-    fn committed(&mut self, to: &(NodeId, Incarnation), slot: Slot, freeze_id: u64, accepted: bool) {
-        let Some(node) = self.life(to) else { return };
-        if !matches!(node.pulls.get(&slot), Some(Pull::Committing { freeze_id: asked }) if *asked == freeze_id)
-        {
+        if !outcome.is_new {
             return;
         }
-        node.pulls.remove(&slot);
-        if accepted {
-            if node.table.activate(slot).is_ok() {
-                self.note(format!("{} serves slot {slot}", to.0));
-            }
-        } else {
+        for slot in outcome.lost.iter().chain(outcome.gained.iter()) {
             node.data.remove(&slot);
-            node.table.abandon(slot).ok();
+            node.pulls.remove(&slot);
         }
-    }
-
-    // Clients.
-
-    fn client_writes(&mut self) {
-        for _ in 0..24 {
-            let slot = self.slots[self.random.below(self.slots.len())];
-            let writer = self.writers(slot).map(|(id, _)| id.clone()).next();
-            let value = self.number();
-            if let Some(node) = writer.and_then(|id| self.nodes.get_mut(&id)) {
-                node.data.insert(slot, value);
-                self.known.insert(slot, Known::Exactly(Some(value)));
+        node.wanted = node
+            .table
+            .document()
+            .map(RingDocument::wanted_replicas)
+            .unwrap_or_default();
+        let now = now_ms + node.clock_ms;
+        for &slot in &sampled {
+            if !node.serves(slot) {
+                node.forget(slot);
+            }
+            if outcome.promoted.contains(slot) || outcome.gained.contains(slot) {
+                node.forget(slot);
+                node.pulls.remove(&slot);
+                node.versions.insert(slot, version);
+                node.since.insert(slot, epoch);
+                let until = outcome.fences.iter().filter(|(_, slots)| slots.contains(slot));
+                let until = until.filter_map(|(id, _)| node.promises.get(id)).max().copied();
+                node.fenced.insert(slot, until.unwrap_or(now));
             }
         }
-    }
-}
-
-fn desired(members: &[(&str, u16)]) -> Desired {
-    Desired {
-        cluster_uid: "world".parse::<ClusterUid>().unwrap(),
-        members: members
-            .iter()
-            .map(|&(name, weight)| Placement {
-                id: name.parse().unwrap(),
-                weight: Weight(weight.try_into().unwrap()),
-                zone: None,
-            })
-            .collect(),
-        params: PlacementParams {
-            replication_factor: 1,
-            tokens_per_member: 8,
-        },
-        handoff_slots_max: 2048,
+        node.adopted_ms = Some(now);
+        // Copies that were neither listed nor declared yet begin anew; the rest goes on with another stream.
+        for (id, peer) in &mut node.peers {
+            let declared = node.table.declared().get(id);
+            let listed = node
+                .table
+                .document()
+                .and_then(|document| document.replicas.get(id));
+            peer.slots.retain(|slot, _| {
+                [declared, listed]
+                    .into_iter()
+                    .flatten()
+                    .any(|slots| slots.contains(*slot))
+            });
+        }
+        node.follow_copies(&sampled, None);
+        self.note(format!("{to} adopts epoch {epoch}"));
+        let me = self.nodes[to].me();
+        while let Some(index) = self.streams.iter().position(|s| s.from == me && !s.given_up) {
+            self.end_stream(index);
+        }
     }
 }
