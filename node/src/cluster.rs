@@ -9,20 +9,24 @@
 //!
 //! Nothing here reads a clock, a socket or a file, and no document enters that is not newer and of this cluster.
 
+mod copies;
 mod handoff;
 mod published;
 pub mod ring_source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use annulus_ring::{
-    Access, Address, ClusterUid, DocumentError, Epoch, Incarnation, MemberState, NodeId, Refusal,
+    Access, Address, ClusterUid, Copy, DocumentError, Epoch, Incarnation, MemberState, NodeId, Refusal,
     RingDocument, Slot, SlotSet, SlotTable,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+pub use copies::{CopyChange, CopyRefusal};
+use copies::{Neighbour, Promises, link_set};
 pub use handoff::{FrozenSlot, PullTicket, ReceiveError, Wanted};
 use published::{AccessTable, Published};
 
@@ -77,6 +81,8 @@ pub struct ClusterState {
     access: AccessTable,
     published: RwLock<Arc<Published>>,
     changes: watch::Sender<u64>,
+    /// The process was told to end.
+    leaving: AtomicBool,
 }
 
 /// What only changes under the table's lock.
@@ -86,6 +92,10 @@ struct Control {
     pulls: BTreeMap<Slot, u64>,
     /// Names freezes and pulls; never used twice.
     next_id: u64,
+    /// Who is to have copies, by the document.
+    wanted: BTreeMap<NodeId, SlotSet>,
+    neighbours: BTreeMap<NodeId, Neighbour>,
+    promises: Promises,
 }
 
 impl Control {
@@ -107,10 +117,14 @@ impl ClusterState {
                 table,
                 pulls: BTreeMap::new(),
                 next_id: 0,
+                wanted: BTreeMap::new(),
+                neighbours: BTreeMap::new(),
+                promises: Promises::default(),
             }),
             access: AccessTable::new(),
             published: RwLock::new(Arc::new(Published::without_ring(view))),
             changes: watch::Sender::new(0),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -141,19 +155,56 @@ impl ClusterState {
         if let Some(document) = control.table.document() {
             *self.published.write() = Arc::new(Published::of(&control.table, document));
         }
+        let has_copies = control.table.has_copies();
+        if let Some(document) = control.table.document() {
+            self.store.set_copies_factor(document.replication_factor);
+            control.wanted = document.wanted_replicas();
+        }
+        let links_before = self.follow_neighbours(&mut control);
         for slot in Slot::all() {
             let access = control.table.access(slot);
-            if access != self.access.get(slot) || stale.contains(slot) {
-                let mut guard = self.store.lock_slot(slot);
-                if stale.contains(slot) {
-                    guard.clear();
-                }
-                if stale.contains(slot) || matches!(access, Access::Elsewhere | Access::Down) {
-                    guard.release_clients();
-                }
-                self.access.set(slot, access);
+            let is_served = matches!(access, Access::ReadWrite | Access::ReadOnly);
+            let is_copy = control.table.copy(slot) != Copy::None && !is_served;
+            let links = (has_copies && is_served)
+                .then(|| control.table.copies_of(slot, &control.wanted))
+                .flatten()
+                .map(|copies| link_set(&control, &copies));
+            let same_links = match (&links, self.store.journal.set_of(slot)) {
+                (Some(links), Some(before)) => before.is_same(links),
+                (None, None) => true,
+                _ => false,
+            };
+            let is_stale = stale.contains(slot);
+            if access == self.access.get(slot)
+                && !is_stale
+                && same_links
+                && !outcome.promoted.contains(slot)
+                && self.store.is_copy(slot) == is_copy
+            {
+                continue;
             }
+            let mut guard = self.store.lock_slot(slot);
+            if is_stale {
+                guard.clear();
+            }
+            guard.set_copy(is_copy);
+            if is_stale || !is_served {
+                guard.release_clients();
+            }
+            match links {
+                Some(links) => {
+                    let fenced_until_ms = Self::fenced_until_ms(&control, &outcome.fences, slot);
+                    self.store.journal.serve(slot, links, fenced_until_ms);
+                }
+                None if is_served => self.store.journal.forget(slot),
+                None => self.store.journal.leave(slot, false),
+            }
+            self.access.set(slot, access);
         }
+        self.store
+            .journal
+            .sets_changed(&links_before, |slot| self.store.lock_slot(slot));
+        self.follow_fills(&mut control);
         drop(control);
         self.note_change();
         Ok(true)
@@ -178,6 +229,32 @@ impl ClusterState {
             activated: control.table.activated(),
             settled: control.table.settled(),
         }
+    }
+
+    /// Whether the process was told to end.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// The process was told to end: others are to take over what it has.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.note_change();
+    }
+
+    /// How many slots others may need this node for: those that it serves, and those of which the ring counts on its
+    /// copy. 0 where there are no copies, since nobody could take over.
+    pub fn slots_needed(&self) -> u32 {
+        let control = self.control.lock();
+        if !control.table.has_copies() {
+            return 0;
+        }
+        let copies = control
+            .table
+            .document()
+            .and_then(|document| document.replicas.get(control.table.id()))
+            .map_or(0, SlotSet::len);
+        control.table.served().len() + copies
     }
 
     /// How many slots this node serves. Looks at every slot.

@@ -64,6 +64,8 @@ pub struct Config {
     pub clients_max: usize,
     /// How connections end after SIGTERM.
     pub shutdown_grace: Duration,
+    /// How many copies beside the owner's must have a write before it is acknowledged.
+    pub replication_acks: u8,
     /// File that gets the bound addresses.
     pub addresses_file: Option<PathBuf>,
 }
@@ -216,6 +218,7 @@ pub fn resolve(
         clients_max: flags.max_clients.map_or(CLIENTS_MAX_DEFAULT, |clients| {
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),
+        replication_acks: flags.replication_acks,
         shutdown_grace: match flags.shutdown_grace_ms.map(Duration::from_millis) {
             None => SHUTDOWN_GRACE_DEFAULT,
             Some(grace) if grace <= SHUTDOWN_GRACE_MAX => grace,

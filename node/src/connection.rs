@@ -22,11 +22,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
+use crate::error::CommandError;
 use crate::execute::{Context, execute, resolve};
+use crate::journal::{ACKS_TIMEOUT, Wait};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
 use crate::resp::{Args, Limits, Parser, Reply};
@@ -74,6 +77,8 @@ pub struct Pipeline {
     charged_bytes: u64,
     /// The command in front of `input` waits for the end of a pause.
     held: bool,
+    /// Replies wait for copies of what was read and written.
+    settling: bool,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -95,6 +100,7 @@ impl Pipeline {
             blocked: false,
             charged_bytes: 0,
             held: false,
+            settling: false,
             broken: false,
         }
     }
@@ -108,7 +114,7 @@ impl Pipeline {
     pub fn process(&mut self, now_ms: u64) {
         self.blocked = false;
         self.held = false;
-        if self.input.is_empty() {
+        if self.input.is_empty() || self.settling {
             return;
         }
         self.session.client.active_at_ms.store(now_ms, Ordering::Relaxed);
@@ -172,6 +178,7 @@ impl Pipeline {
             }
         }
         ahead.end(&mut self.parser);
+        self.settling = !self.session.unsettled.is_empty();
         if self.session.closing {
             self.input.clear();
         } else {
@@ -197,6 +204,48 @@ impl Pipeline {
         let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
         !args.is_empty()
             && resolve(args).is_ok_and(|entry| self.node.pause.holds(entry.command, exec_writes, now_ms))
+    }
+
+    /// Waits, if there is anything to wait for, until the copies have what was read and written. Replies of commands of which
+    /// that isn't known in time, or whose slot was taken away, are replaced by errors.
+    pub async fn settle(&mut self) -> Stop {
+        if !self.settling {
+            return Stop::No;
+        }
+        let journal = &self.node.store.journal;
+        let deadline = journal.clock().moment(self.session.unsettled.since_ms()) + ACKS_TIMEOUT;
+        let mut timer = pin!(tokio::time::sleep_until(deadline));
+        let (client, unsettled) = (&self.session.client, &mut self.session.unsettled);
+        let stop = poll_fn(|context| {
+            if client.poll_stop(context.waker()) == Stop::Kill {
+                return Poll::Ready(Stop::Kill);
+            }
+            loop {
+                let Wait::For(moment) = unsettled.poll(journal, context.waker()) else {
+                    return Poll::Ready(Stop::No);
+                };
+                if Instant::now() >= deadline {
+                    return Poll::Ready(Stop::No);
+                }
+                let look_again = moment.map_or(deadline, |ms| journal.clock().moment(ms).min(deadline));
+                timer.as_mut().reset(look_again);
+                if timer.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        for failed in unsettled.take_failed() {
+            let error = if failed.writes {
+                CommandError::Uncertain
+            } else {
+                CommandError::LeaseLost
+            };
+            self.stats.error_replies.add(1);
+            self.reply.replace(failed.place, &error);
+        }
+        self.settling = false;
+        stop
     }
 
     /// What is to be sent next.
@@ -356,7 +405,7 @@ impl Connection {
     pub async fn run(mut self) {
         loop {
             self.pipeline.process(clock::now_ms());
-            if self.pipeline.is_broken() {
+            if self.pipeline.is_broken() || self.pipeline.settle().await == Stop::Kill {
                 break;
             }
             if let Io::Over = poll_fn(|context| self.poll_io(context)).await {

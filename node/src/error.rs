@@ -26,6 +26,19 @@ pub enum CommandError {
         /// What was asked for.
         subcommand: String,
     },
+    /// Fewer copies than a write must have before it is acknowledged could be made of it.
+    #[error("NOREPLICAS Not enough good replicas to write.")]
+    NoReplicas,
+    /// A write was made, and copies didn't say in time that they have it.
+    #[error(
+        "UNCERTAIN the write was made here, but its copies did not confirm it in time: after a failure of this node it may be gone"
+    )]
+    Uncertain,
+    /// This node doesn't know in time whether it may still answer for the slot.
+    #[error(
+        "TRYAGAIN this node has not heard from the slot's copies and can't tell whether it still owns the slot"
+    )]
+    LeaseLost,
     /// Too few or too many arguments.
     #[error("ERR wrong number of arguments for '{0}' command")]
     Arity(String),

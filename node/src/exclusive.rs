@@ -8,7 +8,7 @@ use annulus_ring::Slot;
 use crate::command::{Entry, Flags, Run};
 use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
-use crate::execute::{Context, admit, evict, run_in_slot, track_reads};
+use crate::execute::{Context, admit, evict, note_unsettled, run_in_slot, track_reads};
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::stats::Ending;
@@ -95,7 +95,10 @@ impl<'a> Exclusive<'a> {
     }
 
     /// Frees the slot, and makes room after what was written.
-    pub fn end(self, context: &Context<'_>) {
+    pub fn end(self, context: &mut Context<'_>) {
+        if let Some(guard) = &self.guard {
+            note_unsettled(context, guard.slot(), self.wrote);
+        }
         drop(self.guard);
         if self.wrote {
             evict(context);

@@ -46,7 +46,7 @@ pub struct Keyed<'a, 'store> {
 
 /// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`.
 pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
-    let (start, errors) = (reply.len(), reply.errors());
+    let (start, errors, waiting) = (reply.len(), reply.errors(), context.session.unsettled.len());
     let mode = context.session.reply_mode;
     let ending = match dispatch(context, args, reply) {
         Ok(None) => None,
@@ -95,6 +95,10 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
             }
         }
     }
+    context
+        .session
+        .unsettled
+        .place_reply(waiting, &(start..reply.len()));
 }
 
 /// A command that answers an error.
@@ -286,6 +290,7 @@ fn check_memory(node: &Node, command: &Command) -> Result<(), CommandError> {
 pub fn admit(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, CommandError> {
     let guard = node.store.lock_slot(slot);
     match node.routing.access(slot) {
+        Access::ReadWrite if writes && !node.store.journal.may_write(slot) => Err(CommandError::NoReplicas),
         Access::ReadWrite => Ok(guard),
         Access::ReadOnly if !writes => Ok(guard),
         Access::ReadOnly => Err(CommandError::TryAgain(slot)),
@@ -338,6 +343,15 @@ pub fn track_reads(context: &Context<'_>, slot: Slot, command: &Command, args: A
     }
 }
 
+/// Has the reply wait for what copies are to have of the slot, which is held still.
+#[inline]
+pub fn note_unsettled(context: &mut Context<'_>, slot: Slot, writes: bool) {
+    let journal = &context.node.store.journal;
+    if journal.is_on() {
+        context.session.unsettled.note(journal, slot, writes);
+    }
+}
+
 /// Makes room after a write. The caller holds no slot.
 #[inline]
 pub fn evict(context: &Context<'_>) {
@@ -349,7 +363,7 @@ pub fn evict(context: &Context<'_>) {
 
 #[inline]
 fn run_keyed(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     entry: &'static Entry,
     slot: Slot,
     args: Args<'_>,
@@ -362,6 +376,7 @@ fn run_keyed(
     let mut guard = admit(context.node, slot, writes).map_err(rejected)?;
     let outcome = run_in_slot(context, &mut guard, args, reply, run);
     track_reads(context, slot, entry.command, args);
+    note_unsettled(context, slot, writes);
     drop(guard);
     if writes {
         evict(context);

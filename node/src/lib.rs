@@ -16,6 +16,7 @@ pub mod exclusive;
 pub mod execute;
 pub mod fuzzing;
 pub mod http;
+pub mod journal;
 pub mod logging;
 mod look_ahead;
 pub mod mailbox;

@@ -6,12 +6,13 @@
 
 mod backoff;
 mod chunk;
-mod clock;
+mod copies;
 mod elements;
 mod gossip;
 mod links;
 mod puller;
 mod relay;
+mod replicate;
 mod report;
 mod server;
 
@@ -24,14 +25,15 @@ use annulus_ring::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use clock::MonotonicClock;
 pub use gossip::{PeersUp, gossip};
 pub use links::Links;
 pub use puller::pull_handoffs;
 pub use relay::relay_messages;
+pub use replicate::replicate;
 pub(crate) use server::accept;
 pub use server::{expire_freezes, serve};
 
+use crate::clock::MonotonicClock;
 use crate::cluster::ClusterState;
 use crate::node::Node;
 use crate::stats::{ThreadStats, Total};
@@ -57,8 +59,6 @@ pub struct PeerContext {
     pub node: Arc<Node>,
     /// What the peer protocol counts.
     pub counters: PeerCounters,
-    /// The clock of freezes.
-    clock: MonotonicClock,
     /// The control thread's share of the data path's counters.
     thread_stats: Arc<ThreadStats>,
     /// Somebody spoke of a higher epoch.
@@ -77,11 +77,15 @@ impl PeerContext {
             state,
             node,
             counters: PeerCounters::default(),
-            clock: MonotonicClock::start(),
             newer_epoch: Notify::new(),
             froze: Notify::new(),
             waits: Mutex::default(),
         }
+    }
+
+    /// The clock of freezes and leases.
+    fn clock(&self) -> &MonotonicClock {
+        self.node.store.journal.clock()
     }
 
     /// This node as the sender of a message.

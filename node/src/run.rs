@@ -15,6 +15,7 @@ use annulus_ring::{Address, Epoch, Incarnation, MemberState};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -110,6 +111,8 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         run_id: incarnation.0,
     }));
 
+    node.store.journal.set_acks(config.replication_acks);
+    let cluster = member.as_ref().map(|(_, state)| Arc::clone(state));
     let stop = CancellationToken::new();
     let is_stopping = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
@@ -158,6 +161,15 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         grace_ms = config.shutdown_grace.as_millis(),
         "stopping; another signal ends the process at once"
     );
+    if let Some(state) = &cluster {
+        tokio::select! {
+            () = hand_over(state, config.shutdown_grace) => {}
+            () = signals.next() => {
+                warn!("ending at once");
+                return Ok(Ended::AtOnce);
+            }
+        }
+    }
     is_stopping.store(true, Ordering::Relaxed);
     let finish = async {
         let cut_off = server.shutdown(config.shutdown_grace).await;
@@ -185,6 +197,39 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             Ok(Ended::AtOnce)
         }
     }
+}
+
+/// How long a node that was told to end waits for a change of what others need it for, before it thinks that nobody is there
+/// to take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
+
+/// Waits until nobody needs what this node has: others have taken over what it serves, and have copies of what it
+/// has copies of.
+async fn hand_over(state: &ClusterState, grace: Duration) {
+    let mut needed = state.slots_needed();
+    if needed == 0 {
+        return;
+    }
+    info!(slots = needed, "leaving: others are to take over");
+    state.leave();
+    let began = Instant::now();
+    let mut looks = tokio::time::interval(HAND_OVER_LOOK);
+    let mut progress = Instant::now();
+    while needed > 0 {
+        looks.tick().await;
+        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + grace) {
+            warn!(slots = needed, "nobody takes over what is left");
+            return;
+        }
+        let left = state.slots_needed();
+        if left != needed {
+            progress = Instant::now();
+        }
+        needed = left;
+    }
+    let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(elapsed_ms, "nobody needs this node any more");
 }
 
 struct Signals {
@@ -269,6 +314,7 @@ fn start_peer(
         Arc::clone(&peers_up),
     ));
     tokio::spawn(peer::relay_messages(Arc::clone(&context), Arc::clone(&links)));
+    tokio::spawn(peer::replicate(Arc::clone(&context), Arc::clone(&links)));
     tokio::spawn(peer::pull_handoffs(Arc::clone(&context), links));
     if let Some(path) = &member.ring_file {
         tokio::spawn(watch_ring_file(Arc::clone(&state), path.clone()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clients::{Client, Introduction};
+use crate::journal::Unsettled;
 use crate::resp::Reply;
 use crate::store::Store;
 use crate::tracking::Consent;
@@ -38,6 +39,8 @@ pub struct Session {
     pub tracked_reads: Option<Consent>,
     /// `CLIENT CACHING` was said of the command that follows.
     pub caching_said: bool,
+    /// Commands whose replies wait for copies.
+    pub unsettled: Unsettled,
 }
 
 impl Session {
@@ -52,6 +55,7 @@ impl Session {
             watched: None,
             tracked_reads: None,
             caching_said: false,
+            unsettled: Unsettled::default(),
         }
     }
 

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
 
+use crate::journal::Journal;
 use crate::pubsub::Channels;
 use crate::tracking::Tracking;
 use bitmap::SlotBitmap;
@@ -105,6 +106,15 @@ pub struct Store {
     pub shard_channels: Channels,
     /// Keys in clients' caches.
     pub tracking: Tracking,
+    /// What other nodes must have of the changes.
+    pub journal: Journal,
+    /// Slots whose entries are copies of what another node serves: nobody scans, expires or evicts them here, and they
+    /// are in none of the sets and counts of entries.
+    copies: SlotBitmap,
+    copied_keys: AtomicU64,
+    copied_bytes: AtomicU64,
+    /// What the entries that are no copies may cost.
+    own_budget_bytes: AtomicU64,
     /// Where the next sweep begins.
     sweep_next: AtomicU16,
     /// State of the generator that picks slots to sample.
@@ -131,6 +141,11 @@ impl Store {
             watches: Watches::new(),
             shard_channels: Channels::default(),
             tracking: Tracking::default(),
+            journal: Journal::default(),
+            copies: SlotBitmap::new(),
+            copied_keys: AtomicU64::new(0),
+            copied_bytes: AtomicU64::new(0),
+            own_budget_bytes: AtomicU64::new(options.budget_bytes),
             sweep_next: AtomicU16::new(0),
             random: AtomicU64::new(0),
         }
@@ -282,7 +297,46 @@ impl Store {
     /// Whether entries and connections take more than they may.
     #[inline]
     pub fn is_over_budget(&self) -> bool {
-        self.taken_bytes() > self.budget_bytes
+        self.taken_bytes() > self.budget_bytes || self.own_bytes() > self.own_budget_bytes()
+    }
+
+    /// What the entries cost that are no copies.
+    #[inline]
+    fn own_bytes(&self) -> u64 {
+        self.used_bytes().saturating_sub(self.copied_bytes())
+    }
+
+    #[inline]
+    fn own_budget_bytes(&self) -> u64 {
+        self.own_budget_bytes.load(Ordering::Relaxed)
+    }
+
+    /// With so many copies of each slot in the cluster, the owner's included, a node's own entries have that part of the
+    /// budget: the rest is for its copies of others' slots.
+    pub fn set_copies_factor(&self, factor: u8) {
+        self.own_budget_bytes
+            .store(self.budget_bytes / u64::from(factor.max(1)), Ordering::Relaxed);
+    }
+
+    /// What copies of other nodes' slots cost.
+    #[inline]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many entries the copies of other nodes' slots have.
+    pub fn copied_keys(&self) -> u64 {
+        self.copied_keys.load(Ordering::Relaxed)
+    }
+
+    /// Whether the slot's entries are a copy of what another node serves.
+    pub fn is_copy(&self, slot: Slot) -> bool {
+        self.copies.contains(slot)
+    }
+
+    /// Whether there is no room for more copies.
+    pub fn is_full_of_copies(&self) -> bool {
+        self.copied_bytes() > self.budget_bytes
     }
 
     /// Gives back the memory of entries whose time is over, and says how many those were. Looks at a bounded

@@ -261,6 +261,7 @@ mod tests {
             replication_factor: 1,
             members: names.iter().enumerate().map(member).collect(),
             tokens: ring.tokens(),
+            replicas: BTreeMap::new(),
             handoffs: vec![Handoff {
                 slots: range,
                 from: owner,

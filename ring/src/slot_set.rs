@@ -162,7 +162,17 @@ impl SlotSet {
 
     /// Its slots in order.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        Slot::all().filter(|&slot| self.contains(slot))
+        let mut words = self.0.iter().enumerate();
+        let (mut first, mut rest) = (0, 0_u64);
+        std::iter::from_fn(move || {
+            while rest == 0 {
+                let (index, &word) = words.next()?;
+                (first, rest) = (index * 64, word);
+            }
+            let bit = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            Some(Slot::wrapping(first + bit))
+        })
     }
 
     /// Its slots as the fewest runs, in order.

@@ -4,10 +4,11 @@
 //! pulled any more, or from another life of the source, the ticket is void and nothing more gets in.
 
 use annulus_ring::{
-    Access, CommitRefusal, Committed, Epoch, FreezeRefusal, FreezeRequest, Frozen, Incarnation, Member,
+    Access, CommitRefusal, Committed, Copy, Epoch, FreezeRefusal, FreezeRequest, Frozen, Incarnation, Member,
     NodeId, PullRefusal, Slot,
 };
 
+use super::copies::link_set;
 use super::{ClusterState, Control};
 use crate::store::{Entry, EvictionPolicy, TooBig};
 
@@ -116,7 +117,13 @@ impl ClusterState {
         let outcome = control.table.commit(slot, freeze_id, now_ms);
         let mut guard = self.store.lock_slot(slot);
         if outcome == Ok(Committed::Now) {
-            guard.clear();
+            // Where there are copies, the source keeps what it had as one.
+            if control.table.copy(slot) == Copy::Complete {
+                guard.set_copy(true);
+            } else {
+                guard.clear();
+            }
+            self.store.journal.leave(slot, true);
             guard.release_clients();
         }
         self.publish(&control, slot);
@@ -170,10 +177,15 @@ impl ClusterState {
         self.control.lock().table.document()?.member(id).cloned()
     }
 
-    /// Target: begins to pull a slot.
+    /// Target: begins to pull a slot. What there is of a copy stays if it is whole.
     pub fn begin(&self, slot: Slot) -> Result<PullTicket, PullRefusal> {
         let mut control = self.control.lock();
         control.table.begin(slot)?;
+        if control.table.copy(slot) == Copy::None && self.store.is_copy(slot) {
+            let mut guard = self.store.lock_slot(slot);
+            guard.clear();
+            guard.set_copy(false);
+        }
         let id = control.draw_id();
         control.pulls.insert(slot, id);
         Ok(PullTicket { slot, id })
@@ -212,6 +224,16 @@ impl ClusterState {
         Ok(0)
     }
 
+    /// Target: the source sends everything, although this node has a copy: that goes first.
+    pub fn forget_copy(&self, ticket: PullTicket) {
+        let mut control = self.control.lock();
+        if is_current(&control, ticket) && control.table.forget_copy(ticket.slot) {
+            let mut guard = self.store.lock_slot(ticket.slot);
+            guard.clear();
+            guard.set_copy(false);
+        }
+    }
+
     /// Target: gives up a pull whose commit was not sent or was refused, and drops what it brought.
     pub fn abandon(&self, ticket: PullTicket) {
         let mut control = self.control.lock();
@@ -219,7 +241,10 @@ impl ClusterState {
         if is_current(&control, ticket) && control.table.abandon(ticket.slot).is_ok() {
             control.pulls.remove(&ticket.slot);
             let mut guard = self.store.lock_slot(ticket.slot);
-            guard.clear();
+            if control.table.copy(ticket.slot) == Copy::None {
+                guard.clear();
+                guard.set_copy(false);
+            }
             self.publish(&control, ticket.slot);
             drop(guard);
             drop(control);
@@ -234,9 +259,16 @@ impl ClusterState {
             return Err(ReceiveError::Void(ticket.slot));
         }
         control.pulls.remove(&ticket.slot);
-        let guard = self.store.lock_slot(ticket.slot);
+        let copies = control.table.copies_of(ticket.slot, &control.wanted);
+        let mut guard = self.store.lock_slot(ticket.slot);
+        guard.set_copy(false);
+        if let Some(copies) = copies {
+            let links = link_set(&control, &copies);
+            self.store.journal.serve(ticket.slot, links, 0);
+        }
         self.publish(&control, ticket.slot);
         drop(guard);
+        self.follow_fill_of(&mut control, ticket.slot);
         drop(control);
         self.note_change();
         Ok(())

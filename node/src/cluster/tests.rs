@@ -36,6 +36,7 @@ fn document(epoch: u64, nodes: u16, handoffs: &[(&str, u16, u16)]) -> RingDocume
         replication_factor: 1,
         members: (0..nodes).map(member).collect(),
         tokens: BTreeMap::from([(id(0), vec![Slot::MAX])]),
+        replicas: BTreeMap::new(),
         handoffs: handoffs.iter().map(handoff).collect(),
     }
 }

@@ -149,7 +149,8 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
     while let Some(slot) = next {
         let mut guard = store.lock_slot(slot);
         if context.node.routing.access(slot) == Access::ReadWrite {
-            guard.clear();
+            guard.flush();
+            context.session.unsettled.note(&store.journal, slot, true);
         }
         drop(guard);
         next = following(slot).and_then(|from| store.next_occupied(from));

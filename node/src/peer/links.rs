@@ -32,6 +32,8 @@ pub enum Purpose {
     Gossip,
     /// Slots.
     Handoff,
+    /// Changes of slots that have copies.
+    Replication,
     /// What clients publish.
     Messages,
 }

@@ -24,7 +24,7 @@ use crate::cluster::{PullTicket, ReceiveError};
 
 /// Slots that are pulled from one source at the same time: enough to fill the time that messages travel, few
 /// enough that hardly any of the source's slots refuse writes at a moment.
-const SLOTS_IN_FLIGHT_MAX: usize = 4;
+const SLOTS_IN_FLIGHT_MAX: usize = 16;
 
 /// How long the source may refuse writes to a slot on our behalf, at first. Nearly all slots take milliseconds;
 /// one that is too large for this gets more time by each attempt, up to the source's limit of a minute.
@@ -295,14 +295,19 @@ async fn receive_slot(
         sender: Some(context.sender()),
         slot: ticket.slot.number().into(),
         freeze_ms: u32::try_from(freeze.as_millis()).unwrap_or(u32::MAX),
+        has_copy: context.state.has_whole_copy(ticket.slot),
     });
     let mut chunks: Streaming<SlotChunk> = bounded(SILENCE_MAX, client.prepare_slot(request)).await?;
     let mut joiner = Joiner::new(context.node.store.budget_bytes());
+    let mut is_first = true;
     loop {
         let chunk = timeout(SILENCE_MAX, chunks.message())
             .await
             .map_err(|_| PullError::Silence)??;
         let chunk = chunk.ok_or(PullError::CutShort)?;
+        if std::mem::take(&mut is_first) && !chunk.keep_copy {
+            context.state.forget_copy(ticket);
+        }
         context.counters.bytes_in.add(payload_bytes(&chunk.entries));
         let entries = joiner.join(chunk.entries)?;
         if !entries.is_empty() {

@@ -39,12 +39,23 @@ pub fn report(context: &PeerContext) -> v1::NodeReport {
         commands: totals.commands_processed,
         evictions: totals.evicted_keys,
         handoff_bytes: context.counters.bytes_in.get(),
+        declared: declared(context),
+        leaving: context.state.is_leaving(),
         handoff_waits: if progress.settled {
             String::new()
         } else {
             waits(context)
         },
     }
+}
+
+fn declared(context: &PeerContext) -> Vec<v1::Copies> {
+    let declared = context.state.declared();
+    let copies = declared.into_iter().map(|(id, slots)| v1::Copies {
+        node_id: id.to_string(),
+        slots: slots.ranges().map(Into::into).collect(),
+    });
+    copies.collect()
 }
 
 fn waits(context: &PeerContext) -> String {

@@ -1,8 +1,10 @@
 //! The peer protocol's server.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
@@ -18,6 +20,7 @@ use tonic::{Request, Response, Status};
 use tracing::{debug, info, warn};
 
 use super::chunk::{pack, payload_bytes};
+use super::copies::CopyStream;
 use super::report::{report, reports};
 use super::{CHUNK_BYTES_MAX, FREEZE_MAX, MESSAGE_BYTES_MAX, PeerContext};
 use crate::clock;
@@ -86,10 +89,10 @@ pub async fn expire_freezes(context: Arc<PeerContext>) {
             None => context.froze.notified().await,
             Some(until_ms) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(context.clock.moment(until_ms + 1)) => {}
+                    () = tokio::time::sleep_until(context.clock().moment(until_ms + 1)) => {}
                     () = context.froze.notified() => {}
                 }
-                context.state.expire_freezes(context.clock.now_ms());
+                context.state.expire_freezes(context.clock().now_ms());
             }
         }
     }
@@ -103,23 +106,8 @@ struct Service {
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    /// Refuses another cluster's message before anything else in it is looked at.
     fn check(&self, sender: Option<v1::Sender>) -> Result<Sender, Status> {
-        let own = &self.context.state.identity().cluster_uid;
-        if let Some(sender) = &sender
-            && sender.cluster_uid != own.as_str()
-        {
-            info!(found = sender.cluster_uid, expected = %own, node = sender.node_id, "refused another cluster's message");
-            return Err(Status::failed_precondition(format!(
-                "this node belongs to cluster {own}, not to {:?}",
-                sender.cluster_uid
-            )));
-        }
-        let sender = Sender::try_from(sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if sender.node.is_some() && sender.epoch > self.context.state.epoch() {
-            self.context.newer_epoch.notify_one();
-        }
-        Ok(sender)
+        check(&self.context, sender)
     }
 
     /// The same for a message that only a node may send.
@@ -130,7 +118,26 @@ impl Service {
     }
 }
 
-fn slot(number: u32) -> Result<Slot, Status> {
+/// Refuses another cluster's message before anything else in it is looked at.
+pub(super) fn check(context: &PeerContext, sender: Option<v1::Sender>) -> Result<Sender, Status> {
+    let own = &context.state.identity().cluster_uid;
+    if let Some(sender) = &sender
+        && sender.cluster_uid != own.as_str()
+    {
+        info!(found = sender.cluster_uid, expected = %own, node = sender.node_id, "refused another cluster's message");
+        return Err(Status::failed_precondition(format!(
+            "this node belongs to cluster {own}, not to {:?}",
+            sender.cluster_uid
+        )));
+    }
+    let sender = Sender::try_from(sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    if sender.node.is_some() && sender.epoch > context.state.epoch() {
+        context.newer_epoch.notify_one();
+    }
+    Ok(sender)
+}
+
+pub(super) fn slot(number: u32) -> Result<Slot, Status> {
     Slot::try_from(number).map_err(|error: SlotError| Status::invalid_argument(error.to_string()))
 }
 
@@ -138,6 +145,7 @@ fn slot(number: u32) -> Result<Slot, Status> {
 impl Peer for Service {
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
+    type ReplicateStream = Streamed<v1::ReplicateReply>;
 
     async fn push_ring(
         &self,
@@ -202,7 +210,7 @@ impl Peer for Service {
         let (requester, incarnation) = self.check_node(request.sender)?;
         let slot = slot(request.slot)?;
         let freeze = Duration::from_millis(request.freeze_ms.into()).min(FREEZE_MAX);
-        let until_ms = self.context.clock.now_ms() + u64::try_from(freeze.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.context.clock().now_ms() + u64::try_from(freeze.as_millis()).unwrap_or(u64::MAX);
         let frozen = self
             .context
             .state
@@ -210,18 +218,33 @@ impl Peer for Service {
         let frozen = frozen.map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         self.context.froze.notify_one();
         debug!(%slot, keys = frozen.keys.len(), target = %requester, "froze a slot");
+        let keeps_copy = request.has_copy && self.context.state.is_required(slot, &requester);
         let outgoing = Outgoing {
             context: Arc::clone(&self.context),
             slot,
             freeze_id: frozen.freeze_id,
-            keys: frozen.keys,
+            keys: if keeps_copy { Vec::new() } else { frozen.keys },
+            keeps_copy,
             sent: 0,
             ready: Vec::new().into_iter(),
             complete: false,
         };
         Ok(Response::new(Box::pin(unfold(outgoing, |mut outgoing| async {
-            Some((outgoing.next()?, outgoing))
+            Some((outgoing.next().await?, outgoing))
         }))))
+    }
+
+    async fn replicate(
+        &self,
+        request: Request<tonic::Streaming<v1::ReplicateRequest>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
+        let replies = CopyStream::new(Arc::clone(&self.context), request.into_inner());
+        let replies = unfold(replies, |mut replies| async {
+            Some((replies.next().await?, replies))
+        });
+        Ok(Response::new(Box::pin(
+            replies.take_until(self.stop.clone().cancelled_owned()),
+        )))
     }
 
     async fn publish(
@@ -252,7 +275,7 @@ impl Peer for Service {
         match self
             .context
             .state
-            .commit(slot, request.freeze_id, self.context.clock.now_ms())
+            .commit(slot, request.freeze_id, self.context.clock().now_ms())
         {
             Ok(committed) => {
                 if committed == Committed::Now {
@@ -275,6 +298,8 @@ struct Outgoing {
     slot: Slot,
     freeze_id: u64,
     keys: Vec<Box<[u8]>>,
+    /// The target has a copy that is all it needs.
+    keeps_copy: bool,
     /// How many of the keys have been read.
     sent: usize,
     /// Chunks that have been read and not been sent.
@@ -283,8 +308,8 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// The next chunk; the last one names the freeze.
-    fn next(&mut self) -> Option<Result<v1::SlotChunk, Status>> {
+    /// The next chunk; the last one names the freeze, and waits until the slot's copies have everything.
+    async fn next(&mut self) -> Option<Result<v1::SlotChunk, Status>> {
         if self.complete {
             return None;
         }
@@ -307,10 +332,22 @@ impl Outgoing {
         }
         self.complete = self.sent == self.keys.len() && self.ready.len() == 0;
         let entries = entries.unwrap_or_default();
+        if self.complete {
+            let journal = &self.context.node.store.journal;
+            poll_fn(|context| {
+                if journal.poll_copied(self.slot, context.waker()) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
         self.context.counters.bytes_out.add(payload_bytes(&entries));
         Some(Ok(v1::SlotChunk {
             entries,
             freeze_id: if self.complete { self.freeze_id } else { 0 },
+            keep_copy: self.keeps_copy,
         }))
     }
 }

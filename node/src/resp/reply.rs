@@ -4,6 +4,8 @@
 //! growing at `bytes_max`: what goes beyond is dropped, and the connection must then be closed, because its
 //! stream is no longer well formed.
 
+use std::ops::Range;
+
 use super::number::{Decimal, format_f64};
 
 /// The output of a connection, and how to write to it.
@@ -89,6 +91,13 @@ impl Reply {
     /// Takes back what was written after the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.buffer.truncate(len);
+    }
+
+    /// Puts an error in the place of what was written there.
+    pub fn replace(&mut self, place: Range<usize>, error: &dyn std::fmt::Display) {
+        let text = error.to_string().replace(['\r', '\n'], " ");
+        self.errors += 1;
+        self.buffer.splice(place, format!("-{text}\r\n").into_bytes());
     }
 
     /// Takes the buffer with everything written; what comes next starts an empty one.

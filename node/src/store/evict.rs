@@ -37,7 +37,9 @@ impl Store {
             EvictionPolicy::TinyLfu => {
                 self.sketch.count(hash);
                 // While there is room nobody has to prove itself.
-                let is_nearly_full = self.taken_bytes() > self.budget_bytes - self.budget_bytes / 64;
+                let own_budget_bytes = self.own_budget_bytes();
+                let is_nearly_full = self.taken_bytes() > self.budget_bytes - self.budget_bytes / 64
+                    || self.own_bytes() > own_budget_bytes - own_budget_bytes / 64;
                 if is_nearly_full {
                     Kind::Fresh
                 } else {

@@ -263,6 +263,10 @@ impl<'a> SlotGuard<'a> {
         let hash = self.store.hasher.hash(stored.key());
         if let Some(place) = self.map.find(hash, stored.key()) {
             self.map.update(place, |old| old.replace_with(stored));
+        } else if self.is_copy() {
+            // Nobody evicts it here.
+            Rank::new(Kind::Settled).write(&mut stored);
+            self.map.insert(hash, stored);
         } else {
             self.store.rank_of_new(hash).write(&mut stored);
             self.map.insert(hash, stored);
@@ -421,7 +425,51 @@ impl<'a> SlotGuard<'a> {
         self.map.iter().map(|stored| Entry::of(stored, now_ms)).collect()
     }
 
-    /// Removes every entry, and says how many there were.
+    /// Removes every entry at a client's wish, and says how many there were.
+    pub fn flush(&mut self) -> usize {
+        let removed = self.clear();
+        if removed > 0 {
+            self.store.journal.cleared(self.slot);
+        }
+        removed
+    }
+
+    /// Whether the entries are a copy of what another node serves.
+    pub fn is_copy(&self) -> bool {
+        self.store.copies.contains(self.slot)
+    }
+
+    /// From now on the entries are a copy of what another node serves, or are not.
+    pub fn set_copy(&mut self, copy: bool) {
+        if copy == self.is_copy() {
+            return;
+        }
+        self.settle();
+        let (bytes, len) = (self.before.bytes, self.before.len as u64);
+        let store = self.store;
+        store.copies.set(self.slot, copy);
+        if copy {
+            store.keys.fetch_sub(len, Ordering::Relaxed);
+            store.copied_keys.fetch_add(len, Ordering::Relaxed);
+            store.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        } else {
+            store.keys.fetch_add(len, Ordering::Relaxed);
+            store.copied_keys.fetch_sub(len, Ordering::Relaxed);
+            store.copied_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        store.occupied.set(self.slot, !copy && len > 0);
+        store.volatile.set(self.slot, !copy && self.before.volatile > 0);
+    }
+
+    /// Removes an entry because its owner says that it is gone.
+    pub fn remove_copied(&mut self, key: &[u8]) {
+        let hash = self.store.hasher.hash(key);
+        if let Some(place) = self.map.find(hash, key) {
+            self.map.remove(place);
+        }
+    }
+
+    /// Removes every entry, and says how many there were. Other nodes are not told.
     pub fn clear(&mut self) -> usize {
         let removed = self.len();
         if removed > 0 {
@@ -455,6 +503,11 @@ impl<'a> SlotGuard<'a> {
                 self.store.tracking.changed(self.slot, stored.key(), None);
             }
         }
+        if self.store.journal.is_on() {
+            for stored in self.map.iter().filter(|stored| stored.is_expired(now_ms)) {
+                self.store.journal.changed(self.slot, stored.key());
+            }
+        }
         self.map.remove_expired(now_ms)
     }
 
@@ -478,6 +531,7 @@ impl<'a> SlotGuard<'a> {
         if self.store.tracking.any(self.slot) {
             self.store.tracking.changed(self.slot, key, self.client);
         }
+        self.store.journal.changed(self.slot, key);
     }
 
     /// By how much the slot has grown through this guard.
@@ -515,9 +569,10 @@ impl<'a> SlotGuard<'a> {
     }
 }
 
-impl Drop for SlotGuard<'_> {
+impl SlotGuard<'_> {
+    /// Brings the store's totals up to date.
     #[inline]
-    fn drop(&mut self) {
+    fn settle(&mut self) {
         let Before {
             bytes,
             len,
@@ -525,13 +580,16 @@ impl Drop for SlotGuard<'_> {
             fresh,
         } = self.before;
         let after = Before::of(&self.map);
+        self.before = after;
         // Differences wrap, and so does the sum: what matters is the sum of all of them.
         if after.bytes != bytes {
             self.store
                 .used_bytes
                 .fetch_add(after.bytes.wrapping_sub(bytes), Ordering::Relaxed);
         }
-        if after.len != len {
+        if self.is_copy() {
+            self.settle_copy(bytes, len);
+        } else if after.len != len {
             self.store
                 .keys
                 .fetch_add((after.len as u64).wrapping_sub(len as u64), Ordering::Relaxed);
@@ -543,8 +601,22 @@ impl Drop for SlotGuard<'_> {
             let change = u64::from(after.fresh).wrapping_sub(fresh.into());
             self.store.fresh.fetch_add(change, Ordering::Relaxed);
         }
-        if (after.volatile == 0) != (volatile == 0) {
+        if (after.volatile == 0) != (volatile == 0) && !self.is_copy() {
             self.store.volatile.set(self.slot, after.volatile > 0);
         }
+    }
+    /// The same of a copy, which had so much before.
+    fn settle_copy(&self, bytes_before: u64, len_before: usize) {
+        let change = self.before.bytes.wrapping_sub(bytes_before);
+        self.store.copied_bytes.fetch_add(change, Ordering::Relaxed);
+        let change = (self.before.len as u64).wrapping_sub(len_before as u64);
+        self.store.copied_keys.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SlotGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
     }
 }

@@ -42,6 +42,7 @@ pub fn document(epoch: u64, members: &[Member], owners: u16) -> RingDocument {
         replication_factor: 1,
         members: members.to_vec(),
         tokens,
+        replicas: BTreeMap::new(),
         handoffs: Vec::new(),
     }
 }

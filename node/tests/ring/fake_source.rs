@@ -56,6 +56,7 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Peer for FakeSource {
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
+    type ReplicateStream = Streamed<v1::ReplicateReply>;
 
     async fn push_ring(&self, _: Request<v1::PushRingRequest>) -> Result<Response<v1::NodeReport>, Status> {
         Err(Status::unimplemented("not asked for"))
@@ -95,10 +96,12 @@ impl Peer for FakeSource {
         let first = v1::SlotChunk {
             entries: vec![entry(format!("attempt-{attempt}"))],
             freeze_id: 0,
+            keep_copy: false,
         };
         let last = v1::SlotChunk {
             entries: vec![],
             freeze_id: attempt,
+            keep_copy: false,
         };
         let chunks = if attempt <= script.cut_short {
             vec![Ok(first)]
@@ -106,6 +109,13 @@ impl Peer for FakeSource {
             vec![Ok(first), Ok(last)]
         };
         Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+
+    async fn replicate(
+        &self,
+        _: Request<tonic::Streaming<v1::ReplicateRequest>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
     }
 
     async fn publish(&self, _: Request<v1::PublishRequest>) -> Result<Response<v1::PublishReply>, Status> {

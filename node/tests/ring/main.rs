@@ -5,6 +5,8 @@
     reason = "a test that can't go on ends"
 )]
 
+mod cluster;
+mod copies;
 mod documents;
 mod fake_source;
 mod handoff;

@@ -52,6 +52,7 @@ async fn every_message_of_another_cluster_is_refused_before_anything_else() {
                 sender: sender(),
                 slot: 99_999,
                 freeze_ms: 0,
+                has_copy: false,
             })
             .await
             .err(),
@@ -117,6 +118,7 @@ async fn malformed_messages_are_refused_with_the_reason() {
                     sender: node(),
                     slot: 16_384,
                     freeze_ms: 1,
+                    has_copy: false,
                 })
                 .await
                 .err(),
@@ -129,6 +131,7 @@ async fn malformed_messages_are_refused_with_the_reason() {
                     sender: operator(CLUSTER),
                     slot: 1,
                     freeze_ms: 1,
+                    has_copy: false,
                 })
                 .await
                 .err(),
@@ -152,6 +155,7 @@ async fn malformed_messages_are_refused_with_the_reason() {
                     sender: node(),
                     slot: 1,
                     freeze_ms: 1,
+                    has_copy: false,
                 })
                 .await
                 .err(),
@@ -319,6 +323,7 @@ async fn a_freeze_ends_when_its_target_goes_away() {
         sender: Some(sender.clone()),
         slot,
         freeze_ms,
+        has_copy: false,
     };
 
     // It got everything, and never commits: the freeze runs out.

@@ -9,7 +9,7 @@ use annulus_proto::v1;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_ring::{Incarnation, Member, RingDocument};
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::documents::{CLUSTER, member};
 use crate::member::{connect, operator};
@@ -128,10 +128,33 @@ impl Process {
                 .unwrap()
                 .success()
         );
+        if name == "STOP" {
+            wait_for("every thread to stop", || self.is_stopped().then_some(()));
+        }
+    }
+
+    /// Whether no thread of it goes on: the signal reaches one after the other.
+    fn is_stopped(&self) -> bool {
+        let mut threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.all(|thread| {
+            let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        })
     }
 
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         wait_for("the end of the process", || self.child.try_wait().unwrap())
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// A connection as the operator has one; `None` when the process doesn't answer.
+    pub async fn try_operator(&self) -> Option<PeerClient<Channel>> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.peer?)).unwrap();
+        let connected = tokio::time::timeout(Duration::from_secs(1), endpoint.connect()).await;
+        Some(PeerClient::new(connected.ok()?.ok()?))
     }
 
     pub async fn operator(&self) -> PeerClient<Channel> {

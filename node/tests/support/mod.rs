@@ -120,6 +120,25 @@ impl Client {
         Self { stream }
     }
 
+    /// The same, where nobody may be listening.
+    pub fn try_connect(addr: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Sends a command and reads one line, where the connection may end.
+    pub fn try_ask(&mut self, args: &[&[u8]]) -> std::io::Result<Vec<u8>> {
+        self.stream.write_all(&encode(args))?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while !line.ends_with(b"\r\n") {
+            self.stream.read_exact(&mut byte)?;
+            line.push(byte[0]);
+        }
+        Ok(line)
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }

@@ -86,6 +86,14 @@ impl SlotTable {
         may
     }
 
+    /// Target: what there is of a copy of a slot that is being pulled is to be dropped, since the source sends
+    /// everything. Whether there was any.
+    pub fn forget_copy(&mut self, slot: Slot) -> bool {
+        let index = slot.index();
+        matches!(self.states[index], State::Pulling { .. })
+            && std::mem::take(&mut self.copies[index]) != Copy::None
+    }
+
     /// Who has, or is being given, a copy of each slot that this node serves; `None` for the others.
     pub fn copies_of(&self, slot: Slot, wanted: &BTreeMap<NodeId, SlotSet>) -> Option<Copies> {
         let document = self.document.as_ref()?;

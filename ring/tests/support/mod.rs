@@ -206,7 +206,12 @@ impl World {
             )
         });
         let nodes: Vec<String> = nodes.collect();
-        let advance = advance(self.stored.as_ref(), &self.desired, &self.observe());
+        let advance = advance(
+            self.stored.as_ref(),
+            &self.desired,
+            &self.observe(),
+            &BTreeSet::new(),
+        );
         let problem = format!(
             "the world didn't come to rest: {nodes:?}, {} messages, {advance:?}",
             self.messages.len()
@@ -223,7 +228,7 @@ impl World {
         });
         members
             && self.messages.is_empty()
-            && advance(Some(stored), &self.desired, &self.observe()) == Advance::Steady
+            && advance(Some(stored), &self.desired, &self.observe(), &BTreeSet::new()) == Advance::Steady
     }
 
     fn check_rest(&mut self) -> Result<(), String> {
@@ -345,6 +350,8 @@ impl World {
             epoch: node.table.epoch(),
             activated: node.table.activated(),
             settled: node.table.settled(),
+            declared: node.table.declared().clone(),
+            leaving: false,
         });
         observed.collect()
     }
@@ -358,7 +365,9 @@ impl World {
         if !self.calm && self.random.one_in(4) {
             observed.remove(self.random.below(NAMES.len()));
         }
-        if let Advance::Next { document, reasons } = advance(self.stored.as_ref(), &self.desired, &observed) {
+        if let Advance::Next { document, reasons } =
+            advance(self.stored.as_ref(), &self.desired, &observed, &BTreeSet::new())
+        {
             let operator = self.random.below(2);
             let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
             self.note(format!(

@@ -27,6 +27,7 @@ fn assert_comes_back(entries: &[Entry]) -> usize {
     let mut found = Vec::new();
     for entries in chunks {
         let chunk = v1::SlotChunk {
+            keep_copy: false,
             entries,
             freeze_id: u64::MAX,
         };

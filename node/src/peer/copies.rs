@@ -1,0 +1,113 @@
+//! Takes changes of slots of which this node has, or is given, copies.
+//!
+//! Messages are taken in order, each answered when it is stored. The first that is refused ends the stream.
+
+use std::sync::Arc;
+
+use annulus_proto::v1;
+use annulus_proto::v1::replicate_reply::Refusal;
+use annulus_proto::v1::slot_change::Step;
+use annulus_ring::{Incarnation, NodeId};
+use tonic::{Status, Streaming};
+use tracing::debug;
+
+use super::PeerContext;
+use super::chunk::{Joiner, payload_bytes};
+use super::server::{check, slot};
+use crate::clock;
+use crate::cluster::{CopyChange, CopyRefusal};
+
+/// One stream of changes.
+pub(super) struct CopyStream {
+    context: Arc<PeerContext>,
+    messages: Streaming<v1::ReplicateRequest>,
+    /// Parts of an entry may come in several messages.
+    joiner: Joiner,
+    is_over: bool,
+}
+
+impl CopyStream {
+    pub(super) fn new(context: Arc<PeerContext>, messages: Streaming<v1::ReplicateRequest>) -> Self {
+        let joiner = Joiner::new(context.node.store.budget_bytes());
+        Self {
+            context,
+            messages,
+            joiner,
+            is_over: false,
+        }
+    }
+
+    /// The answer to the next message.
+    pub(super) async fn next(&mut self) -> Option<Result<v1::ReplicateReply, Status>> {
+        if self.is_over {
+            return None;
+        }
+        let reply = match self.messages.message().await {
+            Ok(message) => self.take(message?),
+            Err(status) => Err(status),
+        };
+        self.is_over = !matches!(&reply, Ok(reply) if reply.refusal() == Refusal::None);
+        Some(reply)
+    }
+
+    fn take(&mut self, message: v1::ReplicateRequest) -> Result<v1::ReplicateReply, Status> {
+        let sender = check(&self.context, message.sender)?;
+        let Some((id, incarnation)) = sender.node else {
+            return Err(Status::invalid_argument("only a node has changes to tell of"));
+        };
+        let mut reply = v1::ReplicateReply {
+            sender: None,
+            lsn: message.lsn,
+            sent_ms: message.sent_ms,
+            refusal: Refusal::None.into(),
+            slot: 0,
+        };
+        // Nothing of it is looked at before it is known that both mean the same ring.
+        let refused = if sender.epoch == self.context.state.epoch() {
+            let changes = self.read(message.changes)?;
+            self.apply((&id, incarnation), sender.epoch, changes)
+        } else {
+            Err(CopyRefusal::OtherEpoch(sender.epoch))
+        };
+        if let Err(refusal) = refused {
+            debug!(from = %id, %refusal, "refused changes");
+            let (code, slot) = match refusal {
+                CopyRefusal::OtherEpoch(_) => (Refusal::Epoch, 0),
+                CopyRefusal::NotACopy(slot) => (Refusal::Slot, slot.number()),
+                CopyRefusal::NoRoom(slot) => (Refusal::Room, slot.number()),
+            };
+            reply.refusal = code.into();
+            reply.slot = slot.into();
+        }
+        reply.sender = Some(self.context.sender());
+        Ok(reply)
+    }
+
+    fn read(&mut self, changes: Vec<v1::SlotChange>) -> Result<Vec<CopyChange>, Status> {
+        let mut read = Vec::with_capacity(changes.len());
+        for change in changes {
+            self.context.counters.bytes_in.add(payload_bytes(&change.entries));
+            let step = change.step();
+            let entries = self.joiner.join(change.entries);
+            read.push(CopyChange {
+                slot: slot(change.slot)?,
+                begins: step == Step::Begin,
+                completes: step == Step::Complete,
+                entries: entries.map_err(|error| Status::invalid_argument(error.to_string()))?,
+                removed: change.removed.into_iter().map(|key| key.to_vec()).collect(),
+            });
+        }
+        Ok(read)
+    }
+
+    fn apply(
+        &self,
+        sender: (&NodeId, Incarnation),
+        epoch: annulus_ring::Epoch,
+        changes: Vec<CopyChange>,
+    ) -> Result<(), CopyRefusal> {
+        self.context
+            .state
+            .apply_copies(sender, epoch, changes, clock::now_ms())
+    }
+}
