@@ -8,6 +8,7 @@ mod late_errors;
 mod lives;
 mod pools;
 mod ready;
+mod replication;
 mod scaling;
 
 /// Resources so small that many caches fit on a developer's machine.

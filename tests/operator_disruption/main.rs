@@ -2,6 +2,7 @@
 //! themselves: one at a time, with `--test-threads=1`. See tests/README.md for what each of them shows.
 
 mod crash;
+mod failover;
 mod idle;
 mod isolation;
 mod leader;

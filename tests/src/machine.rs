@@ -34,9 +34,16 @@ pub fn processes(pod_uid: &str, program: &str) -> Result<Vec<u32>> {
 
 /// Kills the processes with SIGKILL.
 pub fn kill(processes: &[u32]) -> Result<()> {
+    signal(processes, "KILL")
+}
+
+/// Sends the processes a signal, named as `kill` names it.
+pub fn signal(processes: &[u32], name: &str) -> Result<()> {
     for pid in processes {
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-        ensure!(status.success(), "kill -9 {pid} failed");
+        let status = Command::new("kill")
+            .args(["-s", name, &pid.to_string()])
+            .status()?;
+        ensure!(status.success(), "kill -s {name} {pid} failed");
     }
     Ok(())
 }
