@@ -1,7 +1,7 @@
 //! Keeps the process's memory below its limit when the heap is fuller of holes than the headroom has room for.
 //!
 //! The store counts what entries cost; the kernel counts pages. What lies between, holes in the heap above all, depends
-//! on the sizes that come and go, and no formula knows it beforehand. So the process looks at itself: beyond the middle
+//! on the sizes that come and go, and no formula knows it beforehand. So the process looks at itself: beyond a quarter
 //! of the headroom it gives free pages back, and withholds a part of the budget from the entries until the holes
 //! that they leave are used again. Below that it gives the part back, slowly.
 //!
@@ -19,7 +19,7 @@ use crate::heap;
 use crate::node::Node;
 
 /// How often it looks.
-const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Trimming may take one part in so many of the time.
 const TRIM_SHARE: u32 = 50;
@@ -44,8 +44,8 @@ impl Governor {
         let headroom_bytes = limit_bytes.saturating_sub(budget_bytes);
         Self {
             budget: budget_bytes,
-            high: budget_bytes.saturating_add(headroom_bytes / 2),
-            low: budget_bytes.saturating_add(headroom_bytes / 8 * 3),
+            high: budget_bytes.saturating_add(headroom_bytes / 4),
+            low: budget_bytes.saturating_add(headroom_bytes / 8),
             withheld: 0,
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn within_the_headroom_nothing_is_withheld() {
         let mut governor = governor();
-        for resident in [0, 256, 287, 288] {
+        for resident in [0, 256, 271, 272] {
             assert_eq!(governor.step(resident * MIB), (0, false), "{resident} MiB");
         }
     }
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn an_excess_is_withheld_by_and_by_and_never_more_than_half_of_the_budget() {
         let mut governor = governor();
-        assert_eq!(governor.step(289 * MIB), (MIB, true), "at least a step");
-        assert_eq!(governor.step(308 * MIB), (11 * MIB, true), "half of the excess");
+        assert_eq!(governor.step(273 * MIB), (MIB, true), "at least a step");
+        assert_eq!(governor.step(292 * MIB), (11 * MIB, true), "half of the excess");
         for _ in 0..100 {
             governor.step(1024 * MIB);
         }
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn it_is_given_back_slowly_and_only_when_there_is_room() {
         let mut governor = governor();
-        governor.step(296 * MIB);
+        governor.step(280 * MIB);
         assert_eq!(
-            governor.step(284 * MIB),
+            governor.step(268 * MIB),
             (4 * MIB, false),
             "between the marks it stays"
         );
-        assert_eq!(governor.step(279 * MIB), (4 * MIB - MIB / 4, false));
+        assert_eq!(governor.step(263 * MIB), (4 * MIB - MIB / 4, false));
         for _ in 0..15 {
             governor.step(0);
         }
