@@ -11,13 +11,17 @@ CLUSTER := tests/cluster/cluster
 CLUSTER_DIR ?= $(CURDIR)/.cluster
 NODES ?= 1
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= resp_parser pipeline script ring
+MINUTES ?= 30
 export CLUSTER_DIR
 export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny chart \
-	cluster-up cluster-down test-e2e test-scale bench clean
+	cluster-up cluster-down test-e2e test-scale bench soak fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +74,14 @@ test-scale: ## 100 CacheClusters at once, on the cluster that is up
 
 bench: ## Side by side with Redis, Valkey and memcached: tables and plots into docs/benchmarks
 	@bench/run $(STATIC)/annulus-node
+
+soak: ## One node at full load for MINUTES=30: fails on too much memory or any error; page and plot into docs/benchmarks
+	@cargo build --release --locked --quiet -p annulus-node -p annulus-bench
+	ulimit -n 8192
+	target/release/annulus-bench soak --minutes $(MINUTES)
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS=600 (FUZZ_TARGETS="resp_parser pipeline script ring"); needs a nightly Rust
+	@tests/tools/fuzz $(FUZZ_VERSION) $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 clean: cluster-down ## End the development cluster and remove what was built
 	@rm -rf target .venv "$(CLUSTER_DIR)"

@@ -1,7 +1,8 @@
-//! Annulus beside its peers: the same load on each, in one run, one after the other within each round.
-//!
+//! `compare`: Annulus beside its peers, the same load on each, in one run, one after the other within each round.
 //! Every server is pinned to one core and the client to another. What a server costs is taken from the kernel's
 //! accounting of its threads, which is steadier than operations a second on a machine that others use too.
+//!
+//! `soak`: one node under every kind of load at once for a long time, and its memory beside its limit.
 
 #![expect(
     clippy::disallowed_methods,
@@ -14,17 +15,32 @@ mod protocol;
 mod random;
 mod report;
 mod server;
+mod soak;
 mod svg;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
-/// Measures cache servers side by side and writes tables and plots.
+/// Measures cache servers and writes tables and plots.
 #[derive(Debug, Parser)]
 struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures cache servers side by side.
+    Compare(Compare),
+    /// Drives one node at full load and fails when its memory goes over the limit or anything else goes wrong.
+    Soak(soak::Options),
+}
+
+#[derive(Debug, Args)]
+struct Compare {
     /// Where tables and plots go.
     #[arg(long, default_value = "docs/benchmarks")]
     out: PathBuf,
@@ -55,8 +71,11 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match plan::run(&cli) {
+    let outcome = match Cli::parse().command {
+        Command::Compare(options) => plan::run(&options),
+        Command::Soak(options) => soak::run(&options),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             writeln!(std::io::stderr(), "annulus-bench: {error}").unwrap_or_default();

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::Cli;
+use crate::Compare;
 use crate::load::{Client, Load, Pace};
 use crate::random::{Popularity, Zipf};
 use crate::report::{self, Latency, Memory, Results, Row};
@@ -88,7 +88,7 @@ fn cases(quick: bool) -> Vec<Case> {
 }
 
 /// Measures everything and writes the report.
-pub fn run(cli: &Cli) -> io::Result<()> {
+pub fn run(cli: &Compare) -> io::Result<()> {
     let mut kinds: Vec<Kind> = Kind::annulus(&cli.node)
         .into_iter()
         .chain(Kind::installed())
@@ -133,7 +133,7 @@ pub fn run(cli: &Cli) -> io::Result<()> {
 
 /// All cases with values of one size, on servers that are filled once.
 fn measure_size(
-    cli: &Cli,
+    cli: &Compare,
     kinds: &[Kind],
     value_bytes: usize,
     cases: &[Case],
@@ -199,7 +199,7 @@ fn measure_size(
     Ok(())
 }
 
-fn fill(cli: &Cli, server: &Server, value_bytes: usize, ttl_s: Option<u32>) -> io::Result<()> {
+fn fill(cli: &Compare, server: &Server, value_bytes: usize, ttl_s: Option<u32>) -> io::Result<()> {
     progress(&format!(
         "filling {} with {} keys of {value_bytes} B",
         server.kind.name, cli.keys
@@ -210,7 +210,7 @@ fn fill(cli: &Cli, server: &Server, value_bytes: usize, ttl_s: Option<u32>) -> i
 
 /// A server that holds every key, and what that takes.
 fn start_filled(
-    cli: &Cli,
+    cli: &Compare,
     kind: &Kind,
     value_bytes: usize,
     ttl_s: Option<u32>,

@@ -134,7 +134,9 @@ fn row<'a>(results: &'a Results, case: &Case, server: &str) -> Option<&'a Row> {
 }
 
 fn markdown(results: &Results) -> String {
-    let mut text = String::from("# Benchmarks\n\nWritten by `make bench`. ");
+    let mut text = String::from(
+        "# Benchmarks\n\nWritten by `make bench`; [soak.md](soak.md) is about a node at full load for a long time. ",
+    );
     let servers = results.servers.join(" | ");
     let rule = " ---: |".repeat(results.servers.len());
     let mut add = |line: &str| {

@@ -14,7 +14,7 @@ mod handoff;
 mod published;
 pub mod ring_source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,6 +30,7 @@ use copies::{Neighbour, Promises, link_set};
 pub use handoff::{FrozenSlot, PullTicket, ReceiveError, Wanted};
 use published::{AccessTable, Published};
 
+use crate::journal::LEASE;
 use crate::routing::{ClusterView, Routing};
 use crate::store::Store;
 
@@ -96,6 +97,10 @@ struct Control {
     wanted: BTreeMap<NodeId, SlotSet>,
     neighbours: BTreeMap<NodeId, Neighbour>,
     promises: Promises,
+    /// Whole copies that are being filled anew: the keys that have come.
+    refills: BTreeMap<Slot, BTreeSet<Box<[u8]>>>,
+    /// When the last document was adopted, on the journal's clock.
+    adopted_at_ms: u64,
 }
 
 impl Control {
@@ -120,6 +125,8 @@ impl ClusterState {
                 wanted: BTreeMap::new(),
                 neighbours: BTreeMap::new(),
                 promises: Promises::default(),
+                refills: BTreeMap::new(),
+                adopted_at_ms: 0,
             }),
             access: AccessTable::new(),
             published: RwLock::new(Arc::new(Published::without_ring(view))),
@@ -145,10 +152,17 @@ impl ClusterState {
             return Err(DocumentError::OtherCluster { expected, found }.into());
         }
         let mut control = self.control.lock();
+        let now_ms = self.store.journal.clock().now_ms();
+        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        if now_ms.saturating_sub(control.adopted_at_ms) > lease_ms {
+            control.table.forget_former_servers();
+        }
         let outcome = control.table.adopt(document)?;
         if !outcome.is_new {
             return Ok(false);
         }
+        control.adopted_at_ms = now_ms;
+        control.refills.clear();
         // What is gained is empty, but for what an unfinished pull may have brought.
         let stale = outcome.lost.union(&outcome.gained);
         control.pulls.retain(|&slot, _| !stale.contains(slot));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use annulus_ring::{ClusterUid, NodeId, Zone};
 
-pub use budget::{BudgetSource, default_budget_bytes, headroom_bytes};
+pub use budget::{BudgetSource, default_budget_bytes, headroom_bytes, limit_bytes};
 pub use flags::{Cli, Command, EvictionFlag, LogFormat, ServeFlags};
 pub use machine::Machine;
 pub use quantity::{Quantity, QuantityError};
@@ -48,6 +48,8 @@ pub struct Config {
     pub budget_bytes: u64,
     /// Where that number comes from.
     pub budget_source: BudgetSource,
+    /// What the process may take together.
+    pub limit_bytes: u64,
     /// What happens when it is used up.
     pub eviction_policy: EvictionFlag,
     /// Threads that serve clients.
@@ -206,6 +208,7 @@ pub fn resolve(
         role,
         budget_bytes,
         budget_source,
+        limit_bytes: limit_bytes(budget_bytes, machine),
         eviction_policy: flags.eviction_policy,
         threads: resolve_threads(flags.threads, machine)?,
         announce_host: resolve_announce_host(flags.announce_host.as_deref())?,

@@ -15,6 +15,8 @@ pub mod error;
 pub mod exclusive;
 pub mod execute;
 pub mod fuzzing;
+pub mod governor;
+pub mod heap;
 pub mod http;
 pub mod journal;
 pub mod logging;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use annulus_node::config::{Cli, Command, Config, Machine, ServeFlags, resolve};
+use annulus_node::heap;
 use annulus_node::logging;
 use annulus_node::run::{Ended, run};
 use annulus_node::secret::Secret;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(message) => return fail(USAGE, message),
     };
+    heap::tune();
     match run(&config) {
         Ok(Ended::Cleanly) => ExitCode::SUCCESS,
         Ok(Ended::AtOnce) => ExitCode::FAILURE,

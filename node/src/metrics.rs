@@ -17,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::cluster::ClusterState;
 use crate::command::table;
+use crate::heap;
 use crate::node::Node;
 use crate::peer::{PeerContext, PeersUp};
 
@@ -113,6 +114,12 @@ impl Sources {
             budget,
             Some(&Unit::Bytes),
             store.budget_bytes(),
+        )?;
+        page.gauge(
+            "annulus_memory_withheld",
+            "What of the budget entries may not have now, because the process takes more memory than is counted",
+            Some(&Unit::Bytes),
+            store.withheld_bytes(),
         )?;
         let scripts = &self.node.scripts;
         let script_bytes = scripts.state_bytes() + scripts.cached().1;
@@ -256,7 +263,7 @@ impl Sources {
     }
 
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        if let Some(bytes) = resident_memory_bytes() {
+        if let Some(bytes) = heap::resident_bytes() {
             let help = "Memory of the process that is in RAM; the difference to annulus_memory_used_bytes is buffers and fragmentation";
             page.gauge("process_resident_memory", help, Some(&Unit::Bytes), bytes)?;
         }
@@ -396,16 +403,4 @@ impl Page<'_, '_> {
 /// Registered metrics get their full stop by the registry, collected ones don't.
 fn sentence(help: &str) -> String {
     format!("{help}.")
-}
-
-/// `VmRSS:    12345 kB`, where kB means 1024 bytes; Linux only.
-fn resident_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }

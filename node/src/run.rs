@@ -23,6 +23,7 @@ use crate::clock;
 use crate::cluster::ring_source::{adopt_at_boot, keep_documents, watch_ring_file};
 use crate::cluster::{ClusterState, Identity};
 use crate::config::{Config, EvictionFlag, MemberConfig, Quantity, Role};
+use crate::governor;
 use crate::http::{self, Readiness, Subject};
 use crate::metrics::{MemberSources, Metrics, Sources};
 use crate::node::{Node, NodeOptions};
@@ -90,16 +91,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         interrupt: signal(SignalKind::interrupt())?,
     };
     let incarnation = draw_incarnation()?;
-    let store = Arc::new(Store::new(StoreOptions {
-        budget_bytes: config.budget_bytes,
-        eviction: match config.eviction_policy {
-            EvictionFlag::Tinylfu => EvictionPolicy::TinyLfu,
-            EvictionFlag::S3fifo => EvictionPolicy::S3Fifo,
-            EvictionFlag::Lru => EvictionPolicy::Lru,
-            EvictionFlag::Ttl => EvictionPolicy::Ttl,
-            EvictionFlag::Noeviction => EvictionPolicy::NoEviction,
-        },
-    }));
+    let store = Arc::new(Store::new(store_options(config)));
     let (routing, member) = place_in_ring(config, incarnation, &store);
     let node = Arc::new(Node::new(NodeOptions {
         store,
@@ -110,6 +102,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         started_at_ms: clock::now_ms(),
         run_id: incarnation.0,
     }));
+    tokio::spawn(governor::govern(Arc::clone(&node), config.limit_bytes));
 
     node.store.journal.set_acks(config.replication_acks);
     let cluster = member.as_ref().map(|(_, state)| Arc::clone(state));
@@ -230,6 +223,19 @@ async fn hand_over(state: &ClusterState, grace: Duration) {
     }
     let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(elapsed_ms, "nobody needs this node any more");
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        budget_bytes: config.budget_bytes,
+        eviction: match config.eviction_policy {
+            EvictionFlag::Tinylfu => EvictionPolicy::TinyLfu,
+            EvictionFlag::S3fifo => EvictionPolicy::S3Fifo,
+            EvictionFlag::Lru => EvictionPolicy::Lru,
+            EvictionFlag::Ttl => EvictionPolicy::Ttl,
+            EvictionFlag::Noeviction => EvictionPolicy::NoEviction,
+        },
+    }
 }
 
 struct Signals {

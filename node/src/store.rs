@@ -93,6 +93,8 @@ pub struct Store {
     used_bytes: AtomicU64,
     /// What connections hold beyond the room that is always left for them.
     connection_bytes: AtomicU64,
+    /// What of the budget entries may not have, because the process takes more than is counted.
+    withheld_bytes: AtomicU64,
     keys: AtomicU64,
     /// Entries on probation.
     fresh: AtomicU64,
@@ -134,6 +136,7 @@ impl Store {
             hasher: KeyHasher::default(),
             used_bytes: AtomicU64::new(0),
             connection_bytes: AtomicU64::new(0),
+            withheld_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
             occupied: SlotBitmap::new(),
@@ -288,10 +291,21 @@ impl Store {
         now <= before || sum <= self.connection_bytes_max()
     }
 
-    /// What entries and connections take of the budget.
+    /// Takes so much of the budget from the entries. Who writes next evicts, or whoever calls [`Store::evict`].
+    pub fn withhold(&self, bytes: u64) {
+        self.withheld_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What of the budget entries may not have.
+    #[inline]
+    pub fn withheld_bytes(&self) -> u64 {
+        self.withheld_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What entries and connections take of the budget, and what is withheld from them.
     #[inline]
     fn taken_bytes(&self) -> u64 {
-        self.used_bytes() + self.charged_bytes()
+        self.used_bytes() + self.charged_bytes() + self.withheld_bytes()
     }
 
     /// Whether entries and connections take more than they may.

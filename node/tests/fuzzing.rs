@@ -171,4 +171,10 @@ proptest! {
         data.extend(argument);
         fuzzing::script(&data);
     }
+
+    #[test]
+    fn a_node_takes_or_refuses_any_ring_document(data in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fuzzing::ring_documents(&data);
+        fuzzing::ring_document(&data);
+    }
 }

@@ -21,7 +21,7 @@ pub struct Client {
 }
 
 /// Every client. The async mode of redis-rs is an extra: fewer keys.
-pub const CLIENTS: [Client; 6] = [
+pub const CLIENTS: [Client; 8] = [
     Client {
         name: "redis-cli",
         keys: 10_000,
@@ -41,6 +41,14 @@ pub const CLIENTS: [Client; 6] = [
     Client {
         name: "redis-rs-async",
         keys: 2_000,
+    },
+    Client {
+        name: "ioredis",
+        keys: 10_000,
+    },
+    Client {
+        name: "lettuce",
+        keys: 10_000,
     },
     Client {
         name: "redis-benchmark",

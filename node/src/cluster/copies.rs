@@ -5,7 +5,7 @@
 //! part: changes are taken from whoever serves the slot at the same epoch, and each time that is done, a promise is
 //! made to answer for none of its slots for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use annulus_ring::{Copies, Copy, Epoch, Incarnation, Member, MemberState, NodeId, Slot, SlotSet};
@@ -287,7 +287,27 @@ impl ClusterState {
             }
             let mut guard = self.store.lock_slot(slot);
             guard.set_copy(true);
+            if change.begins {
+                // A copy that others may count on keeps what it has until the new is whole.
+                if control.table.copy(slot) == Copy::Complete {
+                    control.refills.insert(slot, BTreeSet::new());
+                } else {
+                    control.refills.remove(&slot);
+                    guard.clear();
+                }
+            }
+            let mut refill = control.refills.remove(&slot);
+            if let Some(come) = &mut refill {
+                come.extend(change.entries.iter().map(|entry| entry.key.clone()));
+            }
             let is_whole = write_copy(&mut guard, change, unix_ms).map_err(|_| CopyRefusal::NoRoom(slot))?;
+            match refill {
+                Some(come) if is_whole => guard.keep_copied(|key| come.contains(key)),
+                Some(come) => {
+                    control.refills.insert(slot, come);
+                }
+                None => {}
+            }
             drop(guard);
             if is_whole {
                 control.table.complete_copy(slot, sender, incarnation);
@@ -334,9 +354,6 @@ impl ClusterState {
 
 /// Takes what a message says of one slot. Returns whether it is whole with it.
 fn write_copy(guard: &mut SlotGuard<'_>, change: CopyChange, unix_ms: u64) -> Result<bool, TooBig> {
-    if change.begins {
-        guard.clear();
-    }
     for key in &change.removed {
         guard.remove_copied(key);
     }

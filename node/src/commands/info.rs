@@ -72,17 +72,6 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     )
 }
 
-/// The process's resident memory, as the kernel counts it; 0 where it can't be read.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line
-        .and_then(|line| line.split_whitespace().next())
-        .and_then(|kib| kib.parse().ok())
-        .unwrap_or(0);
-    kib * 1024
-}
-
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
     #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
@@ -101,7 +90,11 @@ fn human(bytes: u64) -> String {
 
 fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let store = &context.node.store;
-    let (used, budget, resident) = (store.used_bytes(), store.budget_bytes(), resident_bytes());
+    let (used, budget, resident) = (
+        store.used_bytes(),
+        store.budget_bytes(),
+        crate::heap::resident_bytes().unwrap_or(0),
+    );
     let connections = store.connection_bytes();
     let (cached_scripts, source_bytes) = context.node.scripts.cached();
     let state_bytes = context.node.scripts.state_bytes();
@@ -119,6 +112,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         used_memory_scripts: state_bytes + source_bytes,
         maxmemory: budget,
         maxmemory_human: human(budget),
+        maxmemory_withheld: store.withheld_bytes(),
         maxmemory_policy: store.eviction().redis_name(),
         mem_allocator: "libc",
     )

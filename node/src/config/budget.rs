@@ -2,7 +2,8 @@
 //!
 //! The budget counts what entries cost. Beside it the process needs room for connection buffers, replies that
 //! clients are slow to read, slots in handoff and what the allocator can't reuse. The control group kills
-//! the process for going over its limit by one page, so the room is generous.
+//! the process for going over its limit by one page, so the room is generous, and [`crate::governor`] sees to it that
+//! it is enough.
 
 use crate::config::machine::Machine;
 
@@ -47,6 +48,15 @@ pub fn headroom_bytes(limit_bytes: u64) -> u64 {
     share.max(HEADROOM_MIN_BYTES.min(limit_bytes / 2))
 }
 
+/// The limit that the process keeps its memory below: the control group's, or, without one, that of which the budget
+/// and its headroom are the whole.
+pub fn limit_bytes(budget_bytes: u64, machine: &Machine) -> u64 {
+    machine.cgroup_limit_bytes.unwrap_or_else(|| {
+        let by_share = (budget_bytes / (100 - HEADROOM_PERCENT)).saturating_mul(100);
+        by_share.max(budget_bytes.saturating_add(HEADROOM_MIN_BYTES.min(budget_bytes)))
+    })
+}
+
 /// The budget for this machine: the control group's limit less headroom; without a limit half of the machine's
 /// memory, since a machine without limits runs other things too.
 pub fn default_budget_bytes(machine: &Machine) -> (u64, BudgetSource) {
@@ -79,6 +89,21 @@ mod tests {
         ];
         for (limit, headroom) in table {
             assert_eq!(headroom_bytes(limit * MIB) / MIB, headroom, "{limit} MiB");
+        }
+    }
+
+    #[test]
+    fn without_a_limit_the_budget_has_its_usual_headroom() {
+        let machine = |cgroup_limit_bytes| Machine {
+            cgroup_limit_bytes,
+            physical_bytes: None,
+            parallelism: NonZeroUsize::MIN,
+        };
+        assert_eq!(limit_bytes(100 * MIB, &machine(Some(300 * MIB))), 300 * MIB);
+        for limit in [16, 64, 128, 256, 512, 1024, 16 * 1024] {
+            let budget = limit * MIB - headroom_bytes(limit * MIB);
+            let found = limit_bytes(budget, &machine(None));
+            assert!(found.abs_diff(limit * MIB) < 400, "{limit} MiB: {found}");
         }
     }
 

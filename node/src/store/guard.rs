@@ -469,6 +469,19 @@ impl<'a> SlotGuard<'a> {
         }
     }
 
+    /// Of a copy: removes what its owner doesn't have.
+    pub fn keep_copied(&mut self, has: impl Fn(&[u8]) -> bool) {
+        let gone: Vec<Box<[u8]>> = self
+            .map
+            .iter()
+            .filter(|stored| !has(stored.key()))
+            .map(|stored| stored.key().into())
+            .collect();
+        for key in gone {
+            self.remove_copied(&key);
+        }
+    }
+
     /// Removes every entry, and says how many there were. Other nodes are not told.
     pub fn clear(&mut self) -> usize {
         let removed = self.len();

@@ -67,7 +67,15 @@ impl Cluster {
     }
 
     pub fn boot(&mut self, number: usize, acks: u8) {
-        let process = Process::member(number, &["--replication-acks", &acks.to_string()]);
+        let process = Process::member(
+            number,
+            &[
+                "--replication-acks",
+                &acks.to_string(),
+                "--shutdown-grace-ms",
+                "60000",
+            ],
+        );
         self.nodes.insert(number, process);
     }
 
