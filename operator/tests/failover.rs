@@ -213,3 +213,31 @@ async fn when_nobody_answers_nobody_is_dead() {
     world.settle().await;
     assert_eq!(stored(&world), before);
 }
+
+#[tokio::test]
+async fn a_node_that_was_told_to_end_gives_everything_away_and_then_ends() {
+    let mut world = World::new(COPIES);
+    let mut nodes = world.run_nodes(3).await;
+    world.take_wakes();
+    nodes[0].change(|node| node.leaving = true);
+    let given_away =
+        |ring: &RingDocument| owned(ring, "demo-0").is_empty() && !ring.replicas.contains_key(&id("demo-0"));
+    let took = until_stored(&mut world, "it still has something", given_away).await;
+    println!("from the signal until nobody needs the node: {took:?}");
+    world.settle().await;
+    let ring = stored(&world);
+    assert_eq!(state(&ring, "demo-0"), MemberState::Draining);
+    let listed: u32 = ring.replicas.values().map(SlotSet::len).sum();
+    assert_eq!(listed, 16_384, "every slot has two copies without it");
+
+    drop(nodes.remove(0));
+    world.remove_pod("demo-0");
+    let again = FakeNode::start(UID, "demo-0", 55);
+    world.add_pod("demo-0", &again);
+    until_stored(&mut world, "it does not come back", |ring| {
+        !owned(ring, "demo-0").is_empty()
+    })
+    .await;
+    world.settle().await;
+    assert_eq!(world.condition("Ready").0, "True");
+}

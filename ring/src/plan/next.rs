@@ -204,7 +204,8 @@ impl<'a> Draft<'a> {
         if let Some(owners) = self.owners_without_leavers() {
             return ring_of(&owners);
         }
-        self.target_for(|placement| self.index_of(&placement.id).is_some())
+        // Whoever is leaving is given nothing back once it has nothing any more.
+        self.target_for(|placement| self.index_of(&placement.id).is_some() && !self.is_leaving(&placement.id))
     }
 
     /// The ring to go to once every desired member takes part.
