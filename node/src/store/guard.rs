@@ -46,7 +46,12 @@ pub struct SlotGuard<'a> {
     touches: bool,
     /// The client for whom it is locked, by number.
     client: Option<u64>,
+    /// Changed keys of which those are still to be told who listen to all of them.
+    broadcast: Vec<Box<[u8]>>,
 }
+
+/// So many changed keys are told of at once.
+const BROADCAST_KEYS_MAX: usize = 1000;
 
 /// The slot when it was locked.
 #[derive(Clone, Copy)]
@@ -80,6 +85,7 @@ impl<'a> SlotGuard<'a> {
             tally: Tally::default(),
             touches: true,
             client: None,
+            broadcast: Vec::new(),
         }
     }
 
@@ -451,8 +457,14 @@ impl<'a> SlotGuard<'a> {
         }
         if self.store.tracking.any(self.slot) {
             let is_over = |stored: &&Stored| stored.is_expired(now_ms);
-            for stored in self.map.iter().filter(is_over) {
-                self.store.tracking.changed(self.slot, stored.key(), None);
+            let keys: Vec<Box<[u8]>> = self
+                .map
+                .iter()
+                .filter(is_over)
+                .map(|stored| stored.key().into())
+                .collect();
+            for key in &keys {
+                self.tell(key);
             }
         }
         self.map.remove_expired(now_ms)
@@ -471,13 +483,31 @@ impl<'a> SlotGuard<'a> {
     }
 
     #[inline]
-    fn note_change(&self, key: &[u8]) {
+    fn note_change(&mut self, key: &[u8]) {
         if self.store.watches.any(self.slot) {
             self.store.watches.changed(self.slot, key);
         }
         if self.store.tracking.any(self.slot) {
-            self.store.tracking.changed(self.slot, key, self.client);
+            self.tell(key);
         }
+    }
+
+    /// Tells those who have read the key that it changes, and the others later, of all keys together.
+    #[cold]
+    fn tell(&mut self, key: &[u8]) {
+        self.store.tracking.changed(self.slot, key, self.client);
+        if self.store.tracking.prefixes() > 0 {
+            self.broadcast.push(key.into());
+            if self.broadcast.len() >= BROADCAST_KEYS_MAX {
+                self.tell_all();
+            }
+        }
+    }
+
+    #[cold]
+    fn tell_all(&mut self) {
+        let keys = std::mem::take(&mut self.broadcast);
+        self.store.tracking.broadcast(&keys, self.client);
     }
 
     /// By how much the slot has grown through this guard.
@@ -518,6 +548,9 @@ impl<'a> SlotGuard<'a> {
 impl Drop for SlotGuard<'_> {
     #[inline]
     fn drop(&mut self) {
+        if !self.broadcast.is_empty() {
+            self.tell_all();
+        }
         let Before {
             bytes,
             len,
