@@ -32,7 +32,7 @@ use crate::node::Node;
 use crate::resp::{Args, Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, Watched};
 
 /// No command is executed while the client has so many bytes of replies to read.
 pub const OUTPUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -120,7 +120,7 @@ impl Pipeline {
             self.reply.use_buffer(buffers::take_output());
         }
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
-        let (mut consumed, mut ahead) = (0, LookAhead::new());
+        let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
         while !self.session.closing {
             if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.blocked = true;
@@ -158,6 +158,7 @@ impl Pipeline {
                         );
                     }
                     consumed += command.len;
+                    commands += 1;
                     ahead.done(&mut self.parser);
                     if self.session.client.mailbox.has_letters() {
                         self.collect_letters();
@@ -185,10 +186,41 @@ impl Pipeline {
         }
         self.broken |=
             self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
-        self.session
-            .client
-            .input_bytes
-            .store(self.input.len(), Ordering::Relaxed);
+        self.note_usage(commands);
+    }
+
+    /// Writes down what others may want to know.
+    fn note_usage(&self, commands: u64) {
+        let Session {
+            client,
+            transaction,
+            watched,
+            ..
+        } = &self.session;
+        let usage = &client.usage;
+        client.input_bytes.store(self.input.len(), Ordering::Relaxed);
+        let reply_bytes = self.reply.held_bytes();
+        for (figure, value) in [
+            (&usage.input_free_bytes, self.input.capacity() - self.input.len()),
+            (&usage.reply_buffer_bytes, reply_bytes),
+            (
+                &usage.queued,
+                transaction.as_ref().map_or(0, |queued| queued.len() + 1),
+            ),
+            (
+                &usage.queued_bytes,
+                transaction.as_ref().map_or(0, Transaction::bytes),
+            ),
+            (&usage.watched, watched.as_ref().map_or(0, Watched::len)),
+        ] {
+            figure.store(value, Ordering::Relaxed);
+        }
+        let largest = usage
+            .reply_buffer_bytes_max
+            .load(Ordering::Relaxed)
+            .max(reply_bytes);
+        usage.reply_buffer_bytes_max.store(largest, Ordering::Relaxed);
+        usage.commands.add(commands);
     }
 
     /// Whether the command has to wait for the end of a pause.
@@ -196,7 +228,21 @@ impl Pipeline {
     fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
         let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
         !args.is_empty()
-            && resolve(args).is_ok_and(|entry| self.node.pause.holds(entry.command, exec_writes, now_ms))
+            && resolve(args).is_ok_and(|entry| {
+                let command = entry.command;
+                // What would be refused anyway is refused at once.
+                command.accepts(args.len()) && self.node.pause.holds(command, exec_writes, now_ms)
+            })
+    }
+
+    fn note_received(&self, bytes: usize) {
+        self.stats.net_input_bytes.add(bytes as u64);
+        self.session.client.usage.received_bytes.add(bytes as u64);
+    }
+
+    fn note_sent(&self, bytes: usize) {
+        self.stats.net_output_bytes.add(bytes as u64);
+        self.session.client.usage.sent_bytes.add(bytes as u64);
     }
 
     /// What is to be sent next.
@@ -250,6 +296,8 @@ impl Pipeline {
             self.sent = 0;
             buffers::give_output(self.reply.take_buffer());
             self.charge();
+            let usage = &self.session.client.usage;
+            usage.reply_buffer_bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -309,6 +357,8 @@ impl Pipeline {
         if self.input.is_empty() && self.input.capacity() > 0 {
             buffers::give_input(std::mem::take(&mut self.input));
             self.charge();
+            let usage = &self.session.client.usage;
+            usage.input_free_bytes.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -401,7 +451,7 @@ impl Connection {
                 }
             }
             Poll::Ready(Ok(len)) => {
-                self.pipeline.stats.net_input_bytes.add(len as u64);
+                self.pipeline.note_received(len);
                 Poll::Ready(Io::Progress)
             }
             Poll::Ready(Err(_)) => Poll::Ready(Io::Over),
@@ -419,7 +469,7 @@ impl Connection {
         let mut bytes = [0; 4096];
         match (&*SockRef::from(&self.stream)).read(&mut bytes) {
             Ok(len @ 1..) => {
-                self.pipeline.stats.net_input_bytes.add(len as u64);
+                self.pipeline.note_received(len);
                 self.pipeline.receive(&bytes[..len]);
                 Io::Progress
             }
@@ -432,7 +482,7 @@ impl Connection {
         while !self.pipeline.unsent().is_empty() || self.pipeline.take_letters() {
             match Pin::new(&mut self.stream).poll_write(context, self.pipeline.unsent()) {
                 Poll::Ready(Ok(len)) => {
-                    self.pipeline.stats.net_output_bytes.add(len as u64);
+                    self.pipeline.note_sent(len);
                     self.pipeline.mark_sent(len);
                 }
                 Poll::Ready(Err(error)) => return Err(error),

@@ -33,5 +33,6 @@ pub mod server;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod timing;
 pub mod tracking;
 pub mod transaction;

@@ -74,6 +74,16 @@ impl Transaction {
         self.aborted
     }
 
+    /// How many commands are queued.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -106,6 +116,16 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Watches one more key of a slot that is locked.
     pub fn add(&mut self, guard: &mut SlotGuard<'_>, key: &[u8], now_ms: u64) -> Outcome {
         if self.keys.contains_key(key) {

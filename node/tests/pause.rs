@@ -30,6 +30,7 @@ fn writes_wait_until_they_may_go_on() {
         c PUBLISH c 1 =>
         d SPUBLISH c 1 =>
         e FLUSHALL =>
+        g SET {k} => -ERR wrong number of arguments for 'set' command
         f MULTI => +OK
         f GET {k} => +QUEUED
         f EXEC => *1 $-1

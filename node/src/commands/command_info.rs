@@ -21,14 +21,6 @@ pub fn count(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The command of that name, or the subcommand in the form `client|list`.
-fn find(name: &[u8]) -> Option<&'static Entry> {
-    match name.iter().position(|&byte| byte == b'|') {
-        Some(bar) => table().find(&name[..bar])?.find(&name[bar + 1..]),
-        None => table().find(name),
-    }
-}
-
 /// `COMMAND INFO [name …]`
 pub fn info(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     if args.len() == 2 {
@@ -36,7 +28,7 @@ pub fn info(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     }
     reply.array(args.len() - 2);
     for name in args.from(2) {
-        match find(name) {
+        match table().find_full(name) {
             Some(entry) => write_row(entry, reply),
             None => reply.null(),
         }
@@ -49,7 +41,7 @@ pub fn docs(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let entries: Vec<&Entry> = if args.len() == 2 {
         table().commands().iter().collect()
     } else {
-        args.from(2).filter_map(find).collect()
+        args.from(2).filter_map(|name| table().find_full(name)).collect()
     };
     reply.map(entries.len());
     for entry in entries {
