@@ -109,6 +109,7 @@ pub fn list(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let listed: Vec<_> = table()
         .commands()
         .iter()
+        .flat_map(|entry| std::iter::once(entry).chain(&entry.subcommands))
         .filter(|entry| is_listed(entry))
         .collect();
     reply.array(listed.len());
@@ -158,12 +159,23 @@ pub fn get_keys_and_flags(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply
             others,
             ..
         } = command.keys;
-        let access = if place == 0 && first > 0 { access } else { others };
+        let access = match place {
+            // Without options it doesn't look at the old value.
+            0 if command.name == "set" && !looks_at_old(args.skip(2)) => KeyAccess::Overwrite,
+            0 if first > 0 => access,
+            _ => others,
+        };
         reply.array(2);
         reply.bulk(key);
         write_words(access.flags().iter().copied(), reply);
     }
     Ok(())
+}
+
+/// Whether a `SET` returns the old value, or compares with it.
+fn looks_at_old(args: Args<'_>) -> bool {
+    args.from(3)
+        .any(|word| is_word(word, "GET") || is_word(word, "IFEQ"))
 }
 
 /// A set of simple strings.

@@ -209,6 +209,13 @@ fn looking_after_a_server_answers_as_in_redis() {
         "CONFIG SET timeout x",
         "CONFIG SET timeout 0 timeout 1",
         "CONFIG SET port",
+        "COMMAND GETKEYSANDFLAGS SET k v",
+        "COMMAND GETKEYSANDFLAGS SET k v EX 10 NX",
+        "COMMAND GETKEYSANDFLAGS SET k v GET",
+        "COMMAND GETKEYSANDFLAGS LMOVE a b LEFT RIGHT",
+        "COMMAND LIST FILTERBY PATTERN slowlog*",
+        "COMMAND LIST FILTERBY PATTERN get",
+        "COMMAND LIST FILTERBY ACLCAT transaction",
         "MEMORY PURGE",
         "MEMORY USAGE {t}none",
         "CLIENT KILL ID x",
@@ -231,7 +238,12 @@ fn looking_after_a_server_answers_as_in_redis() {
     ] {
         let words: Vec<_> = command.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         let (found, expected) = sides.ask(&words);
-        if found != expected {
+        // Redis gives names in the order of a hash table.
+        let is_unordered = ["COMMAND LIST", "CONFIG GET"]
+            .iter()
+            .any(|name| command.starts_with(name));
+        let is_same = found == expected || is_unordered && sorted(&found) == sorted(&expected);
+        if !is_same {
             let (found, expected) = (show(&found), show(&expected));
             differences.push(format!("{command}\n   node {found}\n  redis {expected}"));
         }
