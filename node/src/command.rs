@@ -198,6 +198,11 @@ impl Command {
         self.flags.has(Flags::WRITE) || (matches!(self.run, Run::Script(_)) && !self.flags.has(Flags::READ))
     }
 
+    /// Whether it sends a message to others.
+    pub fn publishes(&self) -> bool {
+        self.flags.has(Flags::PUB_SUB) && self.name.ends_with("publish")
+    }
+
     /// The access control categories that follow from its row.
     pub fn categories(&self) -> Vec<&'static str> {
         let mut categories = Vec::new();

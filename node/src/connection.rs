@@ -74,6 +74,8 @@ pub struct Pipeline {
     charged_bytes: u64,
     /// The command in front of `input` waits for the end of a pause.
     held: bool,
+    /// The pause has counted it among those that wait.
+    counted_as_waiting: bool,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -95,6 +97,7 @@ impl Pipeline {
             blocked: false,
             charged_bytes: 0,
             held: false,
+            counted_as_waiting: false,
             broken: false,
         }
     }
@@ -187,6 +190,14 @@ impl Pipeline {
         self.broken |=
             self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
         self.note_usage(commands);
+        self.note_waiting(self.held);
+    }
+
+    fn note_waiting(&mut self, waits: bool) {
+        if waits != self.counted_as_waiting {
+            self.counted_as_waiting = waits;
+            self.node.pause.note_waiting(waits);
+        }
     }
 
     /// Writes down what others may want to know.
@@ -365,6 +376,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        self.note_waiting(false);
         let Self { node, session, .. } = self;
         session.forget_transaction(&node.store);
         node.pubsub.forget(&node.store, &session.client);

@@ -3,9 +3,9 @@
 //! Who executes commands looks at one number where nothing is paused. A command that waits stays in its connection's
 //! input, so that nothing is half done; connections are woken when the pause is over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::command::{Command, Flags};
+use crate::command::Command;
 
 /// Which commands wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct Pause {
     /// In milliseconds since the Unix epoch; 0 when there is none.
     until_ms: AtomicU64,
     holds_all: AtomicBool,
+    waiting: AtomicUsize,
 }
 
 impl Pause {
@@ -35,6 +36,20 @@ impl Pause {
     pub fn begin(&self, paused: Paused, until_ms: u64) {
         self.holds_all.fetch_or(paused == Paused::All, Ordering::Relaxed);
         self.until_ms.fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    /// How many connections wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// One more waits, or one fewer.
+    pub fn note_waiting(&self, waits: bool) {
+        if waits {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Ends it.
@@ -55,8 +70,7 @@ impl Pause {
     /// Whether a command has to wait; `exec_writes` says whether there is a write among those that `EXEC` would run.
     #[cold]
     pub fn holds(&self, command: &Command, exec_writes: bool, now_ms: u64) -> bool {
-        let publishes = command.flags.has(Flags::PUB_SUB) && command.name.ends_with("publish");
-        let writes = command.may_write() || publishes || (exec_writes && command.name == "exec");
+        let writes = command.may_write() || command.publishes() || (exec_writes && command.name == "exec");
         let is_held = writes || self.holds_all.load(Ordering::Relaxed);
         is_held && now_ms < self.until_ms.load(Ordering::Relaxed)
     }

@@ -97,7 +97,7 @@ fn markdown() -> String {
          `EXEC`, not inside it.\n\
          - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
          forget everything when a slot leaves the node.\n\
-         - `CLIENT PAUSE` stops neither expiry nor eviction, and who waits is not counted in `blocked_clients`.\n\
+         - `CLIENT PAUSE` stops neither expiry nor eviction.\n\
          - [Scripts](scripts.md) are ended after `busy-reply-threshold` milliseconds and keep to one slot.\n\
          - `slowlog-log-slower-than` of a millisecond or more, its default among them, doesn't time commands that take about \
          the same time always (`COMMAND` calls them fast) or that work on one string. `latency-tracking` is off until \

@@ -89,3 +89,19 @@ fn a_held_client_can_be_killed() {
     assert_eq!(server.shutdown(Duration::from_secs(10)), 0);
     assert_eq!(other.rest(), b"");
 }
+
+#[test]
+fn who_waits_is_counted() {
+    let server = TestServer::start(&Options::default());
+    let (mut looker, mut first, mut second) = (server.connect(), server.connect(), server.connect());
+    looker.check("CLIENT PAUSE 60000 WRITE", "+OK\r\n");
+    first.command("SET k 1");
+    second.command("SET k 2");
+    let mut wait_for = |waiting: &str| while !looker.ask("INFO clients").contains(waiting) {};
+    wait_for("blocked_clients:2\r\n");
+    drop(second);
+    wait_for("blocked_clients:1\r\n");
+    looker.check("CLIENT UNPAUSE", "+OK\r\n");
+    first.expect("+OK\r\n");
+    assert!(looker.ask("INFO clients").contains("blocked_clients:0\r\n"));
+}

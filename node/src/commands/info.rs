@@ -68,7 +68,7 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         connected_clients: context.node.clients.len(),
         cluster_connections: 0,
         maxclients: context.node.settings.clients_max(),
-        blocked_clients: 0,
+        blocked_clients: context.node.pause.waiting(),
         tracking_clients: context.node.store.tracking.clients(),
     )
 }

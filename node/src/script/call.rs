@@ -77,7 +77,7 @@ impl Call<'_, '_> {
         }
         let writes = command.flags.has(Flags::WRITE);
         // A message is seen by others, as what is written is.
-        if (writes || command.flags.has(Flags::PUB_SUB)) && self.read_only {
+        if (writes || command.publishes()) && self.read_only {
             return Err(raised::reply(NO_WRITES));
         }
         let slot = match slot_of(command, args) {
