@@ -504,10 +504,23 @@ impl<'a> SlotGuard<'a> {
         }
     }
 
+    /// Does something that is not the client's doing: the client is told as well.
+    #[cold]
+    fn not_by_client<R>(&mut self, work: impl FnOnce(&mut Self) -> R) {
+        // What is still to be told was its doing, and what comes now isn't.
+        self.tell_all();
+        let client = self.client.take();
+        work(self);
+        self.tell_all();
+        self.client = client;
+    }
+
     #[cold]
     fn tell_all(&mut self) {
-        let keys = std::mem::take(&mut self.broadcast);
-        self.store.tracking.broadcast(&keys, self.client);
+        if !self.broadcast.is_empty() {
+            let keys = std::mem::take(&mut self.broadcast);
+            self.store.tracking.broadcast(&keys, self.client);
+        }
     }
 
     /// By how much the slot has grown through this guard.
@@ -535,10 +548,7 @@ impl<'a> SlotGuard<'a> {
         let place = self.map.find(hash, key)?;
         if self.map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
-            // It is not the client's doing: the client is told as well.
-            let client = self.client.take();
-            self.remove_at(place);
-            self.client = client;
+            self.not_by_client(|guard| guard.remove_at(place));
             return None;
         }
         Some(place)
