@@ -237,12 +237,15 @@ impl Pipeline {
     /// Whether the command has to wait for the end of a pause.
     #[cold]
     fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
-        let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
+        let scripts = &self.node.scripts;
+        let transaction = self.session.transaction.as_ref();
+        let exec_writes = || transaction.is_some_and(|queued| queued.writes(scripts));
         !args.is_empty()
             && resolve(args).is_ok_and(|entry| {
                 let command = entry.command;
                 // What would be refused anyway is refused at once.
-                command.accepts(args.len()) && self.node.pause.holds(command, exec_writes, now_ms)
+                let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
+                command.accepts(args.len()) && self.node.pause.holds(command, writes, now_ms)
             })
     }
 

@@ -67,11 +67,10 @@ impl Pause {
         is_over
     }
 
-    /// Whether a command has to wait; `exec_writes` says whether there is a write among those that `EXEC` would run.
+    /// Whether a command has to wait; `writes` says whether it may write, or `EXEC` what it would run.
     #[cold]
-    pub fn holds(&self, command: &Command, exec_writes: bool, now_ms: u64) -> bool {
-        let writes = command.may_write() || command.publishes() || (exec_writes && command.name == "exec");
-        let is_held = writes || self.holds_all.load(Ordering::Relaxed);
+    pub fn holds(&self, command: &Command, writes: bool, now_ms: u64) -> bool {
+        let is_held = writes || command.publishes() || self.holds_all.load(Ordering::Relaxed);
         is_held && now_ms < self.until_ms.load(Ordering::Relaxed)
     }
 }
@@ -81,36 +80,34 @@ mod tests {
     use super::*;
     use crate::command::table;
 
-    /// A command, whether it is or holds a write in a transaction, and whether it waits in a pause of writes.
+    /// A command, whether it writes or runs what does, and whether it waits in a pause of writes.
     #[test]
     fn writes_wait_and_what_would_leave_the_node() {
         let table_of_waits = [
             ("get", false, false),
-            ("set", false, true),
-            ("eval", false, true),
-            ("eval_ro", false, false),
-            ("flushall", false, true),
+            ("set", true, true),
+            ("eval", true, true),
+            ("eval", false, false),
             ("publish", false, true),
             ("spublish", false, true),
             ("subscribe", false, false),
             ("exec", false, false),
             ("exec", true, true),
-            ("multi", true, false),
             ("client", false, false),
         ];
         let pause = Pause::default();
-        for (name, exec_writes, waits) in table_of_waits {
+        for (name, writes, waits) in table_of_waits {
             let command = table().find(name.as_bytes()).unwrap().command;
             pause.begin(Paused::Writes, 100);
-            assert_eq!(pause.holds(command, exec_writes, 99), waits, "{name}");
-            assert!(!pause.holds(command, exec_writes, 100), "{name}, when it is over");
+            assert_eq!(pause.holds(command, writes, 99), waits, "{name}");
+            assert!(!pause.holds(command, writes, 100), "{name}, when it is over");
             pause.begin(Paused::All, 50);
             assert!(
-                pause.holds(command, exec_writes, 99),
+                pause.holds(command, writes, 99),
                 "{name}, in a pause of everything"
             );
             pause.end();
-            assert!(!pause.is_on() && !pause.holds(command, exec_writes, 0), "{name}");
+            assert!(!pause.is_on() && !pause.holds(command, writes, 0), "{name}");
         }
     }
 

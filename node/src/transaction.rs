@@ -13,6 +13,7 @@ use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::execute::Context;
 use crate::resp::{Args, OwnedArgs, Reply};
+use crate::script::Scripts;
 use crate::store::{SlotGuard, Store, WatchFlag};
 
 /// What one connection may have queued, in bytes.
@@ -100,10 +101,10 @@ impl Transaction {
     }
 
     /// Whether there is a command that writes.
-    pub fn writes(&self) -> bool {
+    pub fn writes(&self, scripts: &Scripts) -> bool {
         self.commands
             .iter()
-            .any(|queued| queued.entry.command.may_write())
+            .any(|queued| scripts.may_write(queued.entry.command, queued.args.as_args()))
     }
 }
 
@@ -170,7 +171,11 @@ pub fn run(
     watched: Option<&Watched>,
     reply: &mut Reply,
 ) -> Outcome {
-    let mut exclusive = Exclusive::new(context.node, transaction.slot()?, transaction.writes())?;
+    let mut exclusive = Exclusive::new(
+        context.node,
+        transaction.slot()?,
+        transaction.writes(&context.node.scripts),
+    )?;
     if watched.is_some_and(|watched| watched.is_changed(exclusive.guard(), context.now_ms)) {
         reply.null_array();
         return Ok(());

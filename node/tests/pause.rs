@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reference::Reference;
 use support::transcript::play;
-use support::{Client, Options, TestServer};
+use support::{Client, Options, TestServer, encode};
 
 #[test]
 fn writes_wait_until_they_may_go_on() {
@@ -104,4 +104,26 @@ fn who_waits_is_counted() {
     looker.check("CLIENT UNPAUSE", "+OK\r\n");
     first.expect("+OK\r\n");
     assert!(looker.ask("INFO clients").contains("blocked_clients:0\r\n"));
+}
+
+#[test]
+fn scripts_that_say_that_they_write_nothing_go_on() {
+    const READS: &[u8] = b"#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])";
+    let server = TestServer::start(&Options::default());
+    let (mut client, mut writer) = (server.connect(), server.connect());
+    client.check("SET k v", "+OK\r\n");
+    client.send(encode(&[b"SCRIPT", b"LOAD", READS]));
+    let id = String::from_utf8(client.reply()).unwrap();
+    let id = id.lines().nth(1).unwrap();
+    client.check("CLIENT PAUSE 60000 WRITE", "+OK\r\n");
+    client.send(encode(&[b"EVAL", READS, b"1", b"k"]));
+    client.expect("$1\r\nv\r\n");
+    client.check(&format!("EVALSHA {id} 1 k"), "$1\r\nv\r\n");
+    client.check("MULTI", "+OK\r\n");
+    client.check(&format!("EVALSHA {id} 1 k"), "+QUEUED\r\n");
+    client.check("EXEC", "*1\r\n$1\r\nv\r\n");
+    writer.command("EVAL return(1) 0");
+    while !client.ask("INFO clients").contains("blocked_clients:1\r\n") {}
+    client.check("CLIENT UNPAUSE", "+OK\r\n");
+    writer.expect(":1\r\n");
 }
