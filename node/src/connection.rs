@@ -29,6 +29,7 @@ use crate::clock;
 use crate::execute::{Context, execute, resolve};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
+use crate::pause::Waiting;
 use crate::resp::{Args, Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
@@ -74,8 +75,8 @@ pub struct Pipeline {
     charged_bytes: u64,
     /// The command in front of `input` waits for the end of a pause.
     held: bool,
-    /// The pause has counted it among those that wait.
-    counted_as_waiting: bool,
+    /// It is counted among those that wait for that.
+    waiting: Option<Waiting>,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -97,7 +98,7 @@ impl Pipeline {
             blocked: false,
             charged_bytes: 0,
             held: false,
-            counted_as_waiting: false,
+            waiting: None,
             broken: false,
         }
     }
@@ -190,13 +191,10 @@ impl Pipeline {
         self.broken |=
             self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
         self.note_usage(commands);
-        self.note_waiting(self.held);
-    }
-
-    fn note_waiting(&mut self, waits: bool) {
-        if waits != self.counted_as_waiting {
-            self.counted_as_waiting = waits;
-            self.node.pause.note_waiting(waits);
+        if self.held {
+            self.waiting.get_or_insert_with(|| self.node.pause.wait());
+        } else {
+            self.waiting = None;
         }
     }
 
@@ -379,7 +377,6 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.note_waiting(false);
         let Self { node, session, .. } = self;
         session.forget_transaction(&node.store);
         node.pubsub.forget(&node.store, &session.client);

@@ -3,6 +3,7 @@
 //! Who executes commands looks at one number where nothing is paused. A command that waits stays in its connection's
 //! input, so that nothing is half done; connections are woken when the pause is over.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::command::Command;
@@ -22,7 +23,17 @@ pub struct Pause {
     /// In milliseconds since the Unix epoch; 0 when there is none.
     until_ms: AtomicU64,
     holds_all: AtomicBool,
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A connection that waits for the end of a pause: counted while this is kept.
+#[derive(Debug)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pause {
@@ -43,13 +54,10 @@ impl Pause {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// One more waits, or one fewer.
-    pub fn note_waiting(&self, waits: bool) {
-        if waits {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// One more waits.
+    pub fn wait(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.waiting))
     }
 
     /// Ends it.
