@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::mailbox::{Mailbox, Posted};
 use crate::pubsub::Subscriptions;
+use crate::stats::Counter;
 use crate::tracking::{Mode, TrackingOptions};
 
 /// How a connection is to end.
@@ -39,6 +40,31 @@ pub struct Introduction {
     pub lib_name: String,
     /// `CLIENT SETINFO LIB-VER`.
     pub lib_version: String,
+}
+
+/// Figures about a connection, as of its last batch of commands.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// Its socket's number in the process.
+    pub socket: AtomicI32,
+    /// Room behind what has arrived.
+    pub input_free_bytes: AtomicUsize,
+    /// The buffer that replies are written to.
+    pub reply_buffer_bytes: AtomicUsize,
+    /// The largest that it was.
+    pub reply_buffer_bytes_max: AtomicUsize,
+    /// Commands since `MULTI`, and `MULTI` itself; 0 without it.
+    pub queued: AtomicUsize,
+    /// What they take.
+    pub queued_bytes: AtomicUsize,
+    /// Keys that it watches.
+    pub watched: AtomicUsize,
+    /// Commands that it has sent.
+    pub commands: Counter,
+    /// Bytes that it has sent.
+    pub received_bytes: Counter,
+    /// Bytes that it was sent.
+    pub sent_bytes: Counter,
 }
 
 /// One connected client.
@@ -67,6 +93,8 @@ pub struct Client {
     pub input_bytes: AtomicUsize,
     /// Bytes of replies that it hasn't taken yet.
     pub output_bytes: AtomicUsize,
+    /// What it takes and has done, apart from that.
+    pub usage: Usage,
     /// What it says about itself.
     pub introduction: Mutex<Introduction>,
     /// What other threads send it.
@@ -144,20 +172,46 @@ impl Client {
         if flags.is_empty() {
             flags.push('N');
         }
-        let mut line = format!("id={} addr={} laddr={}", self.id, self.remote, self.local);
+        let usage = &self.usage;
+        let count = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        let mut line = format!(
+            "id={} addr={} laddr={} fd={}",
+            self.id,
+            self.remote,
+            self.local,
+            usage.socket.load(Ordering::Relaxed)
+        );
         // Writing to a String can't fail.
         write!(
             line,
-            " name={} age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub={sharded} multi=-1 \
-             watch=0 qbuf={input} omem={output} tot-mem={} cmd={command} user=default redir={} resp={} lib-name={} lib-ver={}",
+            " name={} age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub={sharded} multi={} watch={} \
+             qbuf={input} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll={} omem={output} tot-mem={} \
+             events=r cmd={command} user=default redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} \
+             tot-cmds={}",
             introduction.name,
             seconds_since(self.connected_at_ms),
             seconds_since(self.active_at_ms.load(Ordering::Relaxed)),
-            size_of::<Self>() + input + output,
+            i64::try_from(count(&usage.queued)).unwrap_or(i64::MAX) - 1,
+            count(&usage.watched),
+            count(&usage.input_free_bytes),
+            count(&usage.queued_bytes),
+            count(&usage.reply_buffer_bytes),
+            count(&usage.reply_buffer_bytes_max),
+            count(&self.output_bytes),
+            self.mailbox.len(),
+            size_of::<Self>()
+                + input
+                + count(&usage.input_free_bytes)
+                + count(&usage.queued_bytes)
+                + count(&usage.reply_buffer_bytes)
+                + self.mailbox.bytes(),
             tracking.redirect_id(),
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             introduction.lib_name,
             introduction.lib_version,
+            usage.received_bytes.get(),
+            usage.sent_bytes.get(),
+            usage.commands.get(),
         )
         .unwrap_or_default();
         line
@@ -197,6 +251,7 @@ impl Clients {
             readonly: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            usage: Usage::default(),
             introduction: Mutex::default(),
             mailbox: Mailbox::default(),
             subscriptions: Subscriptions::default(),

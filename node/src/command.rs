@@ -39,13 +39,30 @@ impl Flags {
     /// Allowed before authentication.
     pub const NO_AUTH: Self = Self(1 << 5);
     /// Publishes or subscribes.
-    pub const PUB_SUB: Self = Self(1 << 9);
+    pub const PUB_SUB: Self = Self(1 << 11);
     /// Reads keys and changes nothing.
     pub const READ: Self = Self(1 << 1);
     /// Allowed to a subscribed connection in RESP2.
-    pub const WHILE_SUBSCRIBED: Self = Self(1 << 10);
+    pub const WHILE_SUBSCRIBED: Self = Self(1 << 12);
     /// Changes keys, or may.
     pub const WRITE: Self = Self(1 << 0);
+
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::ADMIN,
+        Self::DENY_OOM,
+        Self::FAST,
+        Self::IMMEDIATE,
+        Self::MOVABLE_KEYS,
+        Self::NO_AUTH,
+        Self::NO_MANDATORY_KEYS,
+        Self::NO_SCRIPT,
+        Self::NO_SLOT,
+        Self::PUB_SUB,
+        Self::READ,
+        Self::WHILE_SUBSCRIBED,
+        Self::WRITE,
+    ];
 
     /// Both.
     #[must_use]
@@ -181,6 +198,11 @@ impl Command {
         self.flags.has(Flags::WRITE) || (matches!(self.run, Run::Script(_)) && !self.flags.has(Flags::READ))
     }
 
+    /// Whether it sends a message to others.
+    pub fn publishes(&self) -> bool {
+        self.flags.has(Flags::PUB_SUB) && self.name.ends_with("publish")
+    }
+
     /// The access control categories that follow from its row.
     pub fn categories(&self) -> Vec<&'static str> {
         let mut categories = Vec::new();
@@ -212,5 +234,17 @@ impl Command {
             }
         }
         categories
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two lines of work that each take the next free bit would make two flags one.
+    #[test]
+    fn no_flag_is_another() {
+        let all = Flags::ALL.into_iter().fold(Flags::NONE, Flags::and);
+        assert_eq!(all.0.count_ones() as usize, Flags::ALL.len());
     }
 }

@@ -32,10 +32,11 @@ use crate::execute::{Context, execute, resolve};
 use crate::journal::{ACKS_TIMEOUT, Wait};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
+use crate::pause::Waiting;
 use crate::resp::{Args, Limits, Parser, Reply};
 use crate::session::Session;
 use crate::stats::ThreadStats;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, Watched};
 
 /// No command is executed while the client has so many bytes of replies to read.
 pub const OUTPUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -79,6 +80,8 @@ pub struct Pipeline {
     held: bool,
     /// Replies wait for copies of what was read and written.
     settling: bool,
+    /// It is counted among those that wait for that.
+    waiting: Option<Waiting>,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
 }
@@ -101,6 +104,7 @@ impl Pipeline {
             charged_bytes: 0,
             held: false,
             settling: false,
+            waiting: None,
             broken: false,
         }
     }
@@ -126,7 +130,7 @@ impl Pipeline {
             self.reply.use_buffer(buffers::take_output());
         }
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
-        let (mut consumed, mut ahead) = (0, LookAhead::new());
+        let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
         while !self.session.closing {
             if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.blocked = true;
@@ -164,6 +168,7 @@ impl Pipeline {
                         );
                     }
                     consumed += command.len;
+                    commands += 1;
                     ahead.done(&mut self.parser);
                     if self.session.client.mailbox.has_letters() {
                         self.collect_letters();
@@ -192,18 +197,71 @@ impl Pipeline {
         }
         self.broken |=
             self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
-        self.session
-            .client
-            .input_bytes
-            .store(self.input.len(), Ordering::Relaxed);
+        self.note_usage(commands);
+        if self.held {
+            self.waiting.get_or_insert_with(|| self.node.pause.wait());
+        } else {
+            self.waiting = None;
+        }
+    }
+
+    /// Writes down what others may want to know.
+    fn note_usage(&self, commands: u64) {
+        let Session {
+            client,
+            transaction,
+            watched,
+            ..
+        } = &self.session;
+        let usage = &client.usage;
+        client.input_bytes.store(self.input.len(), Ordering::Relaxed);
+        let reply_bytes = self.reply.held_bytes();
+        for (figure, value) in [
+            (&usage.input_free_bytes, self.input.capacity() - self.input.len()),
+            (&usage.reply_buffer_bytes, reply_bytes),
+            (
+                &usage.queued,
+                transaction.as_ref().map_or(0, |queued| queued.len() + 1),
+            ),
+            (
+                &usage.queued_bytes,
+                transaction.as_ref().map_or(0, Transaction::bytes),
+            ),
+            (&usage.watched, watched.as_ref().map_or(0, Watched::len)),
+        ] {
+            figure.store(value, Ordering::Relaxed);
+        }
+        let largest = usage
+            .reply_buffer_bytes_max
+            .load(Ordering::Relaxed)
+            .max(reply_bytes);
+        usage.reply_buffer_bytes_max.store(largest, Ordering::Relaxed);
+        usage.commands.add(commands);
     }
 
     /// Whether the command has to wait for the end of a pause.
     #[cold]
     fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
-        let exec_writes = self.session.transaction.as_ref().is_some_and(Transaction::writes);
+        let scripts = &self.node.scripts;
+        let transaction = self.session.transaction.as_ref();
+        let exec_writes = || transaction.is_some_and(|queued| queued.writes(scripts));
         !args.is_empty()
-            && resolve(args).is_ok_and(|entry| self.node.pause.holds(entry.command, exec_writes, now_ms))
+            && resolve(args).is_ok_and(|entry| {
+                let command = entry.command;
+                // What would be refused anyway is refused at once.
+                let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
+                command.accepts(args.len()) && self.node.pause.holds(command, writes, now_ms)
+            })
+    }
+
+    fn note_received(&self, bytes: usize) {
+        self.stats.net_input_bytes.add(bytes as u64);
+        self.session.client.usage.received_bytes.add(bytes as u64);
+    }
+
+    fn note_sent(&self, bytes: usize) {
+        self.stats.net_output_bytes.add(bytes as u64);
+        self.session.client.usage.sent_bytes.add(bytes as u64);
     }
 
     /// Waits, if there is anything to wait for, until the copies have what was read and written. Replies of commands of which
@@ -299,6 +357,8 @@ impl Pipeline {
             self.sent = 0;
             buffers::give_output(self.reply.take_buffer());
             self.charge();
+            let usage = &self.session.client.usage;
+            usage.reply_buffer_bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -358,6 +418,8 @@ impl Pipeline {
         if self.input.is_empty() && self.input.capacity() > 0 {
             buffers::give_input(std::mem::take(&mut self.input));
             self.charge();
+            let usage = &self.session.client.usage;
+            usage.input_free_bytes.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -450,7 +512,7 @@ impl Connection {
                 }
             }
             Poll::Ready(Ok(len)) => {
-                self.pipeline.stats.net_input_bytes.add(len as u64);
+                self.pipeline.note_received(len);
                 Poll::Ready(Io::Progress)
             }
             Poll::Ready(Err(_)) => Poll::Ready(Io::Over),
@@ -468,7 +530,7 @@ impl Connection {
         let mut bytes = [0; 4096];
         match (&*SockRef::from(&self.stream)).read(&mut bytes) {
             Ok(len @ 1..) => {
-                self.pipeline.stats.net_input_bytes.add(len as u64);
+                self.pipeline.note_received(len);
                 self.pipeline.receive(&bytes[..len]);
                 Io::Progress
             }
@@ -481,7 +543,7 @@ impl Connection {
         while !self.pipeline.unsent().is_empty() || self.pipeline.take_letters() {
             match Pin::new(&mut self.stream).poll_write(context, self.pipeline.unsent()) {
                 Poll::Ready(Ok(len)) => {
-                    self.pipeline.stats.net_output_bytes.add(len as u64);
+                    self.pipeline.note_sent(len);
                     self.pipeline.mark_sent(len);
                 }
                 Poll::Ready(Err(error)) => return Err(error),

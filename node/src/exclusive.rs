@@ -59,12 +59,17 @@ impl<'a> Exclusive<'a> {
         reply: &mut Reply,
     ) {
         let (begin, errors) = (reply.len(), reply.errors());
+        let started = context.node.timing.begin(entry);
         if let Err(error) = self.try_run(context, entry, args, reply) {
             // A command may fail half-way through its reply.
             reply.truncate(begin);
             reply.error(&error);
         }
+        context.node.timing.end(started, context, entry, args);
         let failed = reply.errors() > errors;
+        if failed {
+            context.stats.count_error(&reply.as_bytes()[begin..]);
+        }
         let ending = if failed { Ending::Failed } else { Ending::Done };
         context.stats.count_command(entry.index.into(), ending);
     }

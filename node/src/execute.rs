@@ -1,7 +1,7 @@
 //! From arguments to a reply: finds the command, checks what its row asks for, takes its slot, runs it.
 //!
 //! Order of the checks, as in Redis: known, complete, authenticated, keys in one slot, memory, slot served here. The
-//! last one is asked while the slot is locked. Nothing here reads a clock or a socket.
+//! last one is asked while the slot is locked. Nothing here reads a socket, nor a clock but for how long commands take.
 
 use std::sync::atomic::Ordering;
 
@@ -48,6 +48,9 @@ pub struct Keyed<'a, 'store> {
 pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
     let (start, errors, waiting) = (reply.len(), reply.errors(), context.session.unsettled.len());
     let mode = context.session.reply_mode;
+    if mode == ReplyMode::SkipNext {
+        context.session.reply_mode = ReplyMode::SkipThis;
+    }
     let ending = match dispatch(context, args, reply) {
         Ok(None) => None,
         Ok(Some(index)) => Some((
@@ -79,18 +82,21 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
         context.session.caching_said = false;
     }
     context.stats.commands_processed.add(1);
-    context.stats.error_replies.add(reply.errors() - errors);
+    if reply.errors() > errors {
+        context.stats.error_replies.add(reply.errors() - errors);
+        context.stats.count_error(&reply.as_bytes()[start..]);
+    }
     if let Some((index, ending)) = ending {
         context.stats.count_command(index.into(), ending);
     }
     match mode {
         ReplyMode::On => {}
-        // CLIENT REPLY ON answers, although replies were off when it came.
-        ReplyMode::Off if context.session.reply_mode == ReplyMode::On => {}
+        // CLIENT REPLY ON answers, although its reply was not wanted when it came.
+        _ if context.session.reply_mode == ReplyMode::On => {}
         ReplyMode::Off => reply.truncate(start),
-        ReplyMode::SkipNext => {
+        ReplyMode::SkipNext | ReplyMode::SkipThis => {
             reply.truncate(start);
-            if context.session.reply_mode == ReplyMode::SkipNext {
+            if context.session.reply_mode == ReplyMode::SkipThis {
                 context.session.reply_mode = ReplyMode::On;
             }
         }
@@ -154,6 +160,7 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
             Err(error) => Err(Failed::rejected(entry, error)),
         };
     }
+    let begun = context.node.timing.begin(entry);
     let outcome = match command.run {
         Run::Keyed(run) => {
             let slot = one_slot(command, args).map_err(|error| Failed::rejected(entry, error))?;
@@ -171,6 +178,7 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
         // A family is only ever run by its own name where that means something: `COMMAND`.
         Run::Container(_) => command_info::all(context, args, reply),
     };
+    context.node.timing.end(begun, context, entry, args);
     match outcome {
         Ok(()) => Ok(Some(entry.index)),
         Err(error) => Err(Failed {

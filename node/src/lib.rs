@@ -36,5 +36,6 @@ pub mod server;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod timing;
 pub mod tracking;
 pub mod transaction;

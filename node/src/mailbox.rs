@@ -171,6 +171,16 @@ impl Mailbox {
         is_over
     }
 
+    /// How many letters there are.
+    pub fn len(&self) -> usize {
+        self.letters.lock().queue.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// What the letters take.
     pub fn bytes(&self) -> usize {
         self.letters.lock().bytes

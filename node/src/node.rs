@@ -13,6 +13,7 @@ use crate::script::Scripts;
 use crate::secret::{LiveSecret, Secret};
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::timing::Timing;
 
 /// What a node is made with.
 pub struct NodeOptions {
@@ -129,6 +130,8 @@ pub struct Node {
     pub routing: Arc<dyn Routing>,
     /// What was counted.
     pub stats: Stats,
+    /// What took long.
+    pub timing: Timing,
     /// Who is connected.
     pub clients: Clients,
     /// Who is subscribed to what.
@@ -158,6 +161,7 @@ impl Node {
             scripts: Arc::new(scripts),
             routing: options.routing,
             stats: Stats::new(table().len()),
+            timing: Timing::new(table().len()),
             clients: Clients::default(),
             pubsub: PubSub::default(),
             pause: Pause::default(),

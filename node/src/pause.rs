@@ -3,9 +3,10 @@
 //! Who executes commands looks at one number where nothing is paused. A command that waits stays in its connection's
 //! input, so that nothing is half done; connections are woken when the pause is over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::command::{Command, Flags};
+use crate::command::Command;
 
 /// Which commands wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,17 @@ pub struct Pause {
     /// In milliseconds since the Unix epoch; 0 when there is none.
     until_ms: AtomicU64,
     holds_all: AtomicBool,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A connection that waits for the end of a pause: counted while this is kept.
+#[derive(Debug)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pause {
@@ -35,6 +47,17 @@ impl Pause {
     pub fn begin(&self, paused: Paused, until_ms: u64) {
         self.holds_all.fetch_or(paused == Paused::All, Ordering::Relaxed);
         self.until_ms.fetch_max(until_ms, Ordering::Relaxed);
+    }
+
+    /// How many connections wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// One more waits.
+    pub fn wait(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.waiting))
     }
 
     /// Ends it.
@@ -52,12 +75,10 @@ impl Pause {
         is_over
     }
 
-    /// Whether a command has to wait; `exec_writes` says whether there is a write among those that `EXEC` would run.
+    /// Whether a command has to wait; `writes` says whether it may write, or `EXEC` what it would run.
     #[cold]
-    pub fn holds(&self, command: &Command, exec_writes: bool, now_ms: u64) -> bool {
-        let publishes = command.flags.has(Flags::PUB_SUB) && command.name.ends_with("publish");
-        let writes = command.may_write() || publishes || (exec_writes && command.name == "exec");
-        let is_held = writes || self.holds_all.load(Ordering::Relaxed);
+    pub fn holds(&self, command: &Command, writes: bool, now_ms: u64) -> bool {
+        let is_held = writes || command.publishes() || self.holds_all.load(Ordering::Relaxed);
         is_held && now_ms < self.until_ms.load(Ordering::Relaxed)
     }
 }
@@ -67,36 +88,34 @@ mod tests {
     use super::*;
     use crate::command::table;
 
-    /// A command, whether it is or holds a write in a transaction, and whether it waits in a pause of writes.
+    /// A command, whether it writes or runs what does, and whether it waits in a pause of writes.
     #[test]
     fn writes_wait_and_what_would_leave_the_node() {
         let table_of_waits = [
             ("get", false, false),
-            ("set", false, true),
-            ("eval", false, true),
-            ("eval_ro", false, false),
-            ("flushall", false, true),
+            ("set", true, true),
+            ("eval", true, true),
+            ("eval", false, false),
             ("publish", false, true),
             ("spublish", false, true),
             ("subscribe", false, false),
             ("exec", false, false),
             ("exec", true, true),
-            ("multi", true, false),
             ("client", false, false),
         ];
         let pause = Pause::default();
-        for (name, exec_writes, waits) in table_of_waits {
+        for (name, writes, waits) in table_of_waits {
             let command = table().find(name.as_bytes()).unwrap().command;
             pause.begin(Paused::Writes, 100);
-            assert_eq!(pause.holds(command, exec_writes, 99), waits, "{name}");
-            assert!(!pause.holds(command, exec_writes, 100), "{name}, when it is over");
+            assert_eq!(pause.holds(command, writes, 99), waits, "{name}");
+            assert!(!pause.holds(command, writes, 100), "{name}, when it is over");
             pause.begin(Paused::All, 50);
             assert!(
-                pause.holds(command, exec_writes, 99),
+                pause.holds(command, writes, 99),
                 "{name}, in a pause of everything"
             );
             pause.end();
-            assert!(!pause.is_on() && !pause.holds(command, exec_writes, 0), "{name}");
+            assert!(!pause.is_on() && !pause.holds(command, writes, 0), "{name}");
         }
     }
 

@@ -32,7 +32,9 @@ use parking_lot::Mutex;
 pub use cache::{Script, ScriptId};
 pub use engine::{Request, check, run};
 
+use crate::command::Command;
 use crate::error::{CommandError, Outcome};
+use crate::resp::Args;
 use cache::Cache;
 use watchdog::Running;
 
@@ -75,6 +77,20 @@ impl Scripts {
     /// Whether there is a script of that name.
     pub fn has(&self, id: ScriptId) -> bool {
         self.cache.lock().has(id)
+    }
+
+    /// Whether a command may write: a script doesn't whose first line says so.
+    pub fn may_write(&self, command: &Command, args: Args<'_>) -> bool {
+        let says_no = || match args.get(1) {
+            Some(source) if command.name == "eval" => {
+                shebang::parse(source).is_ok_and(|(flags, _)| flags.no_writes)
+            }
+            Some(id) if command.name == "evalsha" => ScriptId::parse(id)
+                .and_then(|id| self.find(id))
+                .is_some_and(|script| script.flags.no_writes),
+            _ => false,
+        };
+        command.may_write() && !says_no()
     }
 
     /// Forgets a script.

@@ -7,7 +7,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::node::Node;
 use crate::stats::ThreadStats;
+use crate::timing::Event;
 
 const BACKLOG: i32 = 1024;
 
@@ -173,7 +176,10 @@ impl Worker {
                 },
                 _ = sweep.tick() => {
                     let now_ms = clock::now_ms();
+                    let begun = clock::monotonic();
                     self.stats.expired_keys.add(self.node.store.sweep(now_ms, SWEEP_ENTRIES_MAX));
+                    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.node.timing.note_event(Event::ExpireCycle, took_ms, now_ms);
                     if self.node.pause.end_when_over(now_ms) {
                         self.node.clients.wake_all();
                     }
@@ -199,6 +205,8 @@ impl Worker {
             connections.spawn(refuse(stream));
             return;
         };
+        let socket = &client.usage.socket;
+        socket.store(stream.as_raw_fd(), Ordering::Relaxed);
         self.stats.connections_accepted.add(1);
         let connection = Connection::new(stream, Arc::clone(&self.node), Arc::clone(&self.stats), client);
         connections.spawn(connection.run());

@@ -19,6 +19,8 @@ pub enum ReplyMode {
     Off,
     /// All but that of the next command.
     SkipNext,
+    /// All but that of the command that runs.
+    SkipThis,
 }
 
 /// The state of a connection, apart from its socket and buffers.

@@ -3,8 +3,9 @@
 //! Every counter has one writer, so that adding to it is a plain load and store with no locked instruction. A
 //! reader may see two counters at slightly different moments, which is what metrics bear.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// A counter with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ macro_rules! counters {
         pub struct ThreadStats {
             $($(#[$doc])* pub $name: Counter,)+
             commands: Box<[CommandCounters]>,
+            errors: Mutex<ErrorCounts>,
         }
 
         /// All threads' counters together.
@@ -72,6 +74,7 @@ macro_rules! counters {
                 Self {
                     $($name: Counter::default(),)+
                     commands: (0..commands).map(|_| CommandCounters::default()).collect(),
+                    errors: Mutex::default(),
                 }
             }
         }
@@ -151,7 +154,32 @@ pub enum Ending {
     Rejected,
 }
 
+/// How often errors with each code were answered.
+pub type ErrorCounts = BTreeMap<Box<str>, u64>;
+
 impl ThreadStats {
+    /// Counts an error reply by its code: what stands between the `-` and the first blank or line end. A script can
+    /// make any code; beyond some number of them they are not counted one by one.
+    #[cold]
+    pub fn count_error(&self, reply: &[u8]) {
+        const CODES_MAX: usize = 128;
+        const CODE_BYTES_MAX: usize = 64;
+        let Some(text) = reply.strip_prefix(b"-") else {
+            return;
+        };
+        let end = text.iter().position(|byte| b" \r\n".contains(byte));
+        let code = &text[..end.unwrap_or(text.len()).min(CODE_BYTES_MAX)];
+        let Ok(code) = std::str::from_utf8(code) else {
+            return;
+        };
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = errors.get_mut(code) {
+            *count += 1;
+        } else if errors.len() < CODES_MAX {
+            errors.insert(code.into(), 1);
+        }
+    }
+
     /// Counts one command by its index in the table.
     #[inline]
     pub fn count_command(&self, index: usize, ending: Ending) {
@@ -252,6 +280,17 @@ impl Stats {
         totals
     }
 
+    /// Error replies by their codes since the last `CONFIG RESETSTAT`, for `INFO errorstats`.
+    pub fn errors_since_reset(&self) -> ErrorCounts {
+        let mut counts = ErrorCounts::new();
+        for thread in self.threads.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            for (code, count) in &*thread.errors.lock().unwrap_or_else(PoisonError::into_inner) {
+                *counts.entry(code.clone()).or_default() += count;
+            }
+        }
+        counts
+    }
+
     /// `CONFIG RESETSTAT`: `INFO` counts from here on. Metrics for Prometheus stay monotonic.
     pub fn reset(&self) {
         let base = Base {
@@ -259,5 +298,12 @@ impl Stats {
             commands: self.command_totals(),
         };
         *self.base.write().unwrap_or_else(PoisonError::into_inner) = base;
+        for thread in self.threads.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            thread
+                .errors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+        }
     }
 }

@@ -40,8 +40,8 @@ pub struct Tracking {
     clients: Mutex<HashMap<u64, Weak<Client>, foldhash::fast::RandomState>>,
 }
 
-/// What a client is told: keys of the table one by one, or all of them.
-fn invalidation(key: Option<&[u8]>) -> Push<impl Fn(&mut Reply)> {
+/// What a client is told: that these keys have changed, or all of them.
+fn invalidation<'a>(keys: Option<&'a [&'a [u8]]>) -> Push<impl Fn(&mut Reply) + 'a> {
     Push::new(move |reply| {
         if reply.is_resp3() {
             reply.push(2);
@@ -51,10 +51,12 @@ fn invalidation(key: Option<&[u8]>) -> Push<impl Fn(&mut Reply)> {
             reply.bulk(b"message");
             reply.bulk(CHANNEL);
         }
-        match key {
-            Some(key) => {
-                reply.array(1);
-                reply.bulk(key);
+        match keys {
+            Some(keys) => {
+                reply.array(keys.len());
+                for key in keys {
+                    reply.bulk(key);
+                }
             }
             None => reply.null(),
         }
@@ -93,7 +95,8 @@ fn tell<W: Fn(&mut Reply)>(client: &Client, options: &mut TrackingOptions, push:
 
 /// Tells those who have read a key.
 fn tell_readers(key: &[u8], readers: &Readers, writer: Option<u64>) {
-    let push = invalidation(Some(key));
+    let keys = [key];
+    let push = invalidation(Some(&keys));
     for client in readers.iter().filter_map(Weak::upgrade) {
         let mut options = client.tracking.lock();
         if matches!(options.mode, Mode::Keys(_)) && !(options.no_loop && writer == Some(client.id)) {
@@ -141,6 +144,11 @@ impl Tracking {
         for key in keys {
             self.table.add(slot, key, client);
         }
+        self.shrink(keys_max);
+    }
+
+    /// Takes keys out of the table, and out of the caches that have them, until there are `keys_max` at most.
+    pub fn shrink(&self, keys_max: usize) {
         while keys_max > 0 && self.table.keys() > keys_max {
             let Some((key, readers)) = self.table.pop() else {
                 break;
@@ -149,23 +157,31 @@ impl Tracking {
         }
     }
 
-    /// A key has changed, by whatever the client of that number did. The caller holds its slot.
+    /// A key has changed, by whatever the client of that number did: who has read it is told. The caller holds its
+    /// slot.
     #[cold]
     pub fn changed(&self, slot: Slot, key: &[u8], writer: Option<u64>) {
         if let Some(readers) = self.table.remove(slot, key) {
             tell_readers(key, &readers, writer);
         }
-        if self.prefixes() == 0 {
-            return;
-        }
-        let push = invalidation(Some(key));
+    }
+
+    /// Keys have changed: who listens to all that begin like one is told. The caller still holds their slot.
+    pub fn broadcast(&self, keys: &[Box<[u8]>], writer: Option<u64>) {
         for (prefix, clients) in &*self.prefixes.read() {
-            if key.starts_with(prefix) {
-                for client in clients {
-                    let mut options = client.tracking.lock();
-                    if !(options.no_loop && writer == Some(client.id)) {
-                        tell(client, &mut options, &push);
-                    }
+            let begin_so: Vec<&[u8]> = keys
+                .iter()
+                .map(|key| &**key)
+                .filter(|key| key.starts_with(prefix))
+                .collect();
+            if begin_so.is_empty() {
+                continue;
+            }
+            let push = invalidation(Some(&begin_so));
+            for client in clients {
+                let mut options = client.tracking.lock();
+                if !(options.no_loop && writer == Some(client.id)) {
+                    tell(client, &mut options, &push);
                 }
             }
         }

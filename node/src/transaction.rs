@@ -13,6 +13,7 @@ use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::execute::Context;
 use crate::resp::{Args, OwnedArgs, Reply};
+use crate::script::Scripts;
 use crate::store::{SlotGuard, Store, WatchFlag};
 
 /// What one connection may have queued, in bytes.
@@ -74,6 +75,16 @@ impl Transaction {
         self.aborted
     }
 
+    /// How many commands are queued.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -90,10 +101,10 @@ impl Transaction {
     }
 
     /// Whether there is a command that writes.
-    pub fn writes(&self) -> bool {
+    pub fn writes(&self, scripts: &Scripts) -> bool {
         self.commands
             .iter()
-            .any(|queued| queued.entry.command.may_write())
+            .any(|queued| scripts.may_write(queued.entry.command, queued.args.as_args()))
     }
 }
 
@@ -106,6 +117,16 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Watches one more key of a slot that is locked.
     pub fn add(&mut self, guard: &mut SlotGuard<'_>, key: &[u8], now_ms: u64) -> Outcome {
         if self.keys.contains_key(key) {
@@ -150,7 +171,11 @@ pub fn run(
     watched: Option<&Watched>,
     reply: &mut Reply,
 ) -> Outcome {
-    let mut exclusive = Exclusive::new(context.node, transaction.slot()?, transaction.writes())?;
+    let mut exclusive = Exclusive::new(
+        context.node,
+        transaction.slot()?,
+        transaction.writes(&context.node.scripts),
+    )?;
     if watched.is_some_and(|watched| watched.is_changed(exclusive.guard(), context.now_ms)) {
         reply.null_array();
         return Ok(());

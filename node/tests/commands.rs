@@ -524,10 +524,173 @@ fn info_has_what_exporters_read() {
         "maxmemory_policy:allkeys-lru",
         "db0:keys=1,expires=1,avg_ttl=0",
         "cmdstat_get:calls=2,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=0",
+        "lazyfree_pending_objects:0",
+        "mem_not_counted_for_evict:0",
     ] {
         assert!(info.contains(&format!("{field}\r\n")), "{field} in {info}");
     }
     client.check("CONFIG RESETSTAT", "+OK\r\n");
     assert!(client.ask("INFO stats").contains("keyspace_hits:0\r\n"));
     assert!(!client.ask("INFO stats").contains("redis_version"));
+}
+
+#[test]
+fn errors_are_counted_by_their_codes() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    client.check("SET s 1", "+OK\r\n");
+    for (command, code) in [
+        ("LPUSH s 1", "WRONGTYPE"),
+        ("NONSENSE", "ERR"),
+        ("SET s", "ERR"),
+        ("EVALSHA 0 0", "NOSCRIPT"),
+        ("MGET a b", "CROSSSLOT"),
+    ] {
+        assert!(client.ask(command).starts_with(&format!("-{code} ")), "{command}");
+    }
+    let info = client.ask("INFO errorstats");
+    for line in [
+        "CROSSSLOT:count=1",
+        "ERR:count=2",
+        "NOSCRIPT:count=1",
+        "WRONGTYPE:count=1",
+    ] {
+        assert!(
+            info.contains(&format!("errorstat_{line}\r\n")),
+            "{line} in {info}"
+        );
+    }
+    client.check("CONFIG RESETSTAT", "+OK\r\n");
+    assert!(!client.ask("INFO errorstats").contains("errorstat_"));
+}
+
+#[test]
+fn the_slow_log_has_the_latest_commands_and_no_password() {
+    let server = TestServer::start(&Options {
+        password: Some("secret"),
+        ..Options::default()
+    });
+    let mut client = server.connect();
+    client.check("AUTH secret", "+OK\r\n");
+    client.check("CLIENT SETNAME me", "+OK\r\n");
+    client.check("CONFIG SET slowlog-log-slower-than 0", "+OK\r\n");
+    client.check("SLOWLOG RESET", "+OK\r\n");
+    client.check("AUTH secret", "+OK\r\n");
+    client.check("MULTI", "+OK\r\n");
+    client.check("SET k v", "+QUEUED\r\n");
+    client.check("EXEC", "*1\r\n+OK\r\n");
+    client.check("EVAL return(redis.call('ping').ok) 0", "$4\r\nPONG\r\n");
+    client.check("CONFIG SET slowlog-log-slower-than -1", "+OK\r\n");
+    let log = client.ask("SLOWLOG GET 20");
+    let commands: Vec<&str> = ["CONFIG", "EVAL", "ping", "SET", "MULTI", "AUTH", "SLOWLOG"]
+        .into_iter()
+        .filter(|name| log.contains(&format!("\r\n{name}\r\n")))
+        .collect();
+    assert_eq!(
+        commands,
+        ["EVAL", "ping", "SET", "MULTI", "AUTH", "SLOWLOG"],
+        "{log}"
+    );
+    assert!(
+        !log.contains("secret") && !log.contains("EXEC") && log.contains("\r\n$2\r\nme\r\n"),
+        "{log}"
+    );
+    client.check("SLOWLOG LEN", ":6\r\n");
+}
+
+#[test]
+fn times_are_counted_while_they_are_tracked() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    client.check("GET k", "$-1\r\n");
+    client.check("LATENCY HISTOGRAM", "*0\r\n");
+    client.check("CONFIG SET latency-tracking yes", "+OK\r\n");
+    client.check("CONFIG RESETSTAT", "+OK\r\n");
+    client.check("GET k", "$-1\r\n");
+    client.check("GET k", "$-1\r\n");
+    client.check("CLIENT GETNAME", "$-1\r\n");
+    let histogram = client.ask("LATENCY HISTOGRAM get nonsense");
+    assert!(
+        histogram.starts_with("*2\r\n$3\r\nget\r\n*4\r\n$5\r\ncalls\r\n:2\r\n$14\r\nhistogram_usec\r\n*"),
+        "{histogram}"
+    );
+    let histogram = client.ask("LATENCY HISTOGRAM client");
+    assert!(
+        histogram.starts_with("*2\r\n$14\r\nclient|getname\r\n"),
+        "{histogram}"
+    );
+    assert!(client.ask("LATENCY DOCTOR").contains("latency-monitor-threshold"));
+    client.check("CONFIG SET latency-monitor-threshold 1", "+OK\r\n");
+    // A script that runs for some milliseconds of the processor's time.
+    let busy = "while(os.clock()<tonumber(ARGV[1]))do(tostring)(1)end";
+    let now = client.ask("EVAL return(tostring(os.clock())) 0");
+    let now: f64 = now.lines().nth(1).unwrap().parse().unwrap();
+    client.check(&format!("EVAL {busy} 0 {}", now + 0.02), "$-1\r\n");
+    let latest = client.ask("LATENCY LATEST");
+    assert!(latest.starts_with("*1\r\n*4\r\n$7\r\ncommand\r\n:"), "{latest}");
+    assert!(client.ask("LATENCY HISTORY command").starts_with("*1\r\n*2\r\n:"));
+    client.check("LATENCY RESET command", ":1\r\n");
+    client.check("LATENCY LATEST", "*0\r\n");
+}
+
+#[test]
+fn what_takes_memory_is_shown() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    client.check("SET k v", "+OK\r\n");
+    let stats = client.ask("MEMORY STATS");
+    assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
+    assert!(client.ask("MEMORY DOCTOR").starts_with('$'));
+    client.check("MEMORY PURGE", "+OK\r\n");
+    assert!(client.ask("MEMORY MALLOC-STATS").starts_with('$'));
+}
+
+/// Options that came after Redis 7.0, in the words of those that have them.
+#[test]
+fn newer_options() {
+    transcript(
+        "
+        HSET h a 1 b 2 => :2
+        HSCAN h 0 NOVALUES => *2 $1 0 *2 $1 a $1 b
+        HSCAN h 0 MATCH b NOVALUES COUNT 5 => *2 $1 0 *1 $1 b
+        HSCAN h 0 NOSCORES => -ERR syntax error
+        ZADD z 1 a 2.5 b => :2
+        ZSCAN z 0 NOSCORES => *2 $1 0 *2 $1 a $1 b
+        SADD s a => :1
+        SSCAN s 0 NOVALUES => -ERR syntax error
+        ZRANK z b WITHSCORE => *2 :1 $3 2.5
+        ZREVRANK z b WITHSCORE => *2 :0 $3 2.5
+        ZRANK z c WITHSCORE => *-1
+        ZRANK none c WITHSCORE => *-1
+        ZRANK z c => $-1
+        ZRANK z b WITHSCORES => -ERR syntax error
+        ZRANK z b WITHSCORE x => -ERR wrong number of arguments for 'zrank' command
+        LPOS l a RANK -9223372036854775808 => -ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807
+        CLIENT KILL MAXAGE x => -ERR maxage is not an integer or out of range
+        CLIENT KILL MAXAGE 0 => -ERR maxage should be greater than 0
+        CLIENT KILL MAXAGE 1000 => :0
+        ",
+    );
+}
+
+#[test]
+fn a_connection_shows_what_it_has_queued_and_watches() {
+    let server = TestServer::start(&Options::default());
+    let (mut looker, mut client) = (server.connect(), server.connect());
+    let id = client.ask("CLIENT ID");
+    let list = format!("CLIENT LIST ID {}", id.trim_start_matches(':').trim_end());
+    assert!(looker.ask(&list).contains(" multi=-1 watch=0 "));
+    client.check("WATCH {t}a {t}b", "+OK\r\n");
+    client.check("MULTI", "+OK\r\n");
+    client.check("SET {t}a 1", "+QUEUED\r\n");
+    let line = looker.ask(&list);
+    assert!(line.contains(" multi=1 watch=2 "), "{line}");
+    assert!(line.contains(" tot-cmds=4"), "{line}");
+    let figure = |name: &str| -> u64 {
+        let (_, rest) = line.split_once(&format!(" {name}=")).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert!(figure("multi-mem") > 0 && figure("tot-net-in") > 50 && figure("tot-net-out") > 10);
+    client.check("DISCARD", "+OK\r\n");
+    assert!(looker.ask(&list).contains(" multi=-1 watch=0 "));
 }

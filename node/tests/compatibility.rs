@@ -11,7 +11,6 @@ use annulus_node::command::{Flags, Run, table};
 
 /// Commands of Redis 7.0 that are not there, and why.
 const MISSING: &[(&str, &str)] = &[
-    ("SLOWLOG LATENCY", "not yet"),
     (
         "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP",
         "a cache is no queue: use the forms that don't block, on queues of small size",
@@ -68,7 +67,7 @@ fn markdown() -> String {
         "# Which commands there are\n\n\
          The node speaks RESP2 and RESP3 as a Redis Cluster does; replies and errors are those of Redis 7.0, and tests compare \
          them with a real one. All keys of a command, and of a transaction, must be in one slot (use hash tags). This page \
-         is generated from the command table.\n",
+         is generated from the command table. [Valkey's own tests](compatibility-tests.md) are run against the node, too.\n",
     );
     for (group, mut rows) in groups {
         rows.sort();
@@ -98,8 +97,12 @@ fn markdown() -> String {
          `EXEC`, not inside it.\n\
          - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
          forget everything when a slot leaves the node.\n\
-         - `CLIENT PAUSE` stops neither expiry nor eviction, and who waits is not counted in `blocked_clients`.\n\
+         - `CLIENT PAUSE` stops neither expiry nor eviction.\n\
          - [Scripts](scripts.md) are ended after `busy-reply-threshold` milliseconds and keep to one slot.\n\
+         - `slowlog-log-slower-than` of a millisecond or more, its default among them, doesn't time commands that take about \
+         the same time always (`COMMAND` calls them fast) or that work on one string. `latency-tracking` is off until \
+         `CONFIG SET` turns it on; without it `LATENCY HISTOGRAM` is empty and the times in `INFO commandstats` are 0.\n\
+         - A `MULTI` inside of `MULTI` spoils the transaction, as in Valkey 8.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
          - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reference::Reference;
 use support::transcript::play;
-use support::{Client, Options, TestServer};
+use support::{Client, Options, TestServer, encode};
 
 #[test]
 fn writes_wait_until_they_may_go_on() {
@@ -30,6 +30,7 @@ fn writes_wait_until_they_may_go_on() {
         c PUBLISH c 1 =>
         d SPUBLISH c 1 =>
         e FLUSHALL =>
+        g SET {k} => -ERR wrong number of arguments for 'set' command
         f MULTI => +OK
         f GET {k} => +QUEUED
         f EXEC => *1 $-1
@@ -87,4 +88,42 @@ fn a_held_client_can_be_killed() {
     other.command("SET k 1");
     assert_eq!(server.shutdown(Duration::from_secs(10)), 0);
     assert_eq!(other.rest(), b"");
+}
+
+#[test]
+fn who_waits_is_counted() {
+    let server = TestServer::start(&Options::default());
+    let (mut looker, mut first, mut second) = (server.connect(), server.connect(), server.connect());
+    looker.check("CLIENT PAUSE 60000 WRITE", "+OK\r\n");
+    first.command("SET k 1");
+    second.command("SET k 2");
+    let mut wait_for = |waiting: &str| while !looker.ask("INFO clients").contains(waiting) {};
+    wait_for("blocked_clients:2\r\n");
+    drop(second);
+    wait_for("blocked_clients:1\r\n");
+    looker.check("CLIENT UNPAUSE", "+OK\r\n");
+    first.expect("+OK\r\n");
+    assert!(looker.ask("INFO clients").contains("blocked_clients:0\r\n"));
+}
+
+#[test]
+fn scripts_that_say_that_they_write_nothing_go_on() {
+    const READS: &[u8] = b"#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])";
+    let server = TestServer::start(&Options::default());
+    let (mut client, mut writer) = (server.connect(), server.connect());
+    client.check("SET k v", "+OK\r\n");
+    client.send(encode(&[b"SCRIPT", b"LOAD", READS]));
+    let id = String::from_utf8(client.reply()).unwrap();
+    let id = id.lines().nth(1).unwrap();
+    client.check("CLIENT PAUSE 60000 WRITE", "+OK\r\n");
+    client.send(encode(&[b"EVAL", READS, b"1", b"k"]));
+    client.expect("$1\r\nv\r\n");
+    client.check(&format!("EVALSHA {id} 1 k"), "$1\r\nv\r\n");
+    client.check("MULTI", "+OK\r\n");
+    client.check(&format!("EVALSHA {id} 1 k"), "+QUEUED\r\n");
+    client.check("EXEC", "*1\r\n$1\r\nv\r\n");
+    writer.command("EVAL return(1) 0");
+    while !client.ask("INFO clients").contains("blocked_clients:1\r\n") {}
+    client.check("CLIENT UNPAUSE", "+OK\r\n");
+    writer.expect(":1\r\n");
 }

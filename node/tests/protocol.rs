@@ -281,7 +281,7 @@ fn clients_see_and_end_each_other() {
     let addr = first.stream.local_addr().unwrap();
     let list = second.ask("CLIENT LIST");
     assert!(
-        list.contains(&format!("addr={addr} laddr={} name=one", server.addr)),
+        list.contains(&format!("addr={addr} laddr={} fd=", server.addr)) && list.contains(" name=one "),
         "{list}"
     );
     assert!(

@@ -395,3 +395,37 @@ fn a_cache_follows_its_server() {
         assert_eq!(reader.join().unwrap(), KEYS);
     });
 }
+
+/// A client that listens to beginnings of keys is told once of all keys that a command, or a transaction, has changed.
+#[test]
+fn keys_that_change_together_are_told_together() {
+    as_in_redis(
+        "
+        a HELLO 3
+        a CLIENT TRACKING ON BCAST PREFIX {t}a PREFIX {t}b => +OK
+        b MSET {t}a1 1 {t}a2 2 {t}c 3 => +OK
+        a <- >2 $10 invalidate *2 $5 {t}a1 $5 {t}a2
+        b MULTI => +OK
+        b INCR {t}a1 => +QUEUED
+        b INCR {t}c => +QUEUED
+        b INCR {t}b1 => +QUEUED
+        b EXEC => *3 :2 :4 :1
+        a <- >2 $10 invalidate *1 $5 {t}a1 >2 $10 invalidate *1 $5 {t}b1
+        ",
+    );
+}
+
+#[test]
+fn a_smaller_table_forgets_at_once() {
+    let server = TestServer::start(&Options::default());
+    play(
+        server.addr,
+        "
+        a HELLO 3
+        a CLIENT TRACKING ON => +OK
+        a GET k => _
+        b CONFIG SET tracking-table-max-keys 1 => +OK
+        a MGET {x}1 => *1 _ >2 $10 invalidate *1 $1 k
+        ",
+    );
+}

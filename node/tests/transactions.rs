@@ -29,6 +29,8 @@ fn commands_are_queued_and_run_at_once() {
         DISCARD => -ERR DISCARD without MULTI
         MULTI => +OK
         MULTI => -ERR MULTI calls can not be nested
+        EXEC => -EXECABORT Transaction discarded because of previous errors.
+        MULTI => +OK
         SET {t}a 1 => +QUEUED
         INCR {t}a => +QUEUED
         GET {t}b => +QUEUED

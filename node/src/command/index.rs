@@ -99,6 +99,16 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The command of that name, or the subcommand in the form `client|list`.
+    pub fn find_full(&self, name: &[u8]) -> Option<&Entry> {
+        match name.iter().position(|&byte| byte == b'|') {
+            Some(bar) => self.find(&name[..bar])?.find(&name[bar + 1..]),
+            None => self.find(name),
+        }
+    }
+}
+
 impl Entry {
     /// The subcommand of that name.
     pub fn find(&self, name: &[u8]) -> Option<&Self> {

@@ -9,8 +9,8 @@ mod sorted_sets;
 
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
-    client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, server,
-    strings, tracking, transactions,
+    client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, latency,
+    memory, server, slow_log, strings, tracking, transactions,
 };
 use crate::error::Outcome;
 use crate::execute::{Context, Keyed};
@@ -53,6 +53,11 @@ const FNI: Flags = FN.and(Flags::IMMEDIATE).and(Flags::WHILE_SUBSCRIBED).and(NS)
 /// Can't be called by a script.
 const NS: Flags = Flags::NO_SCRIPT;
 const ANS: Flags = A.and(NS);
+/// Takes no slot.
+const N: Flags = Flags::NO_SLOT;
+const AN: Flags = A.and(N);
+const NSN: Flags = NS.and(N);
+const ANSN: Flags = ANS.and(N);
 /// Runs at once between MULTI and EXEC.
 const FI: Flags = F.and(Flags::IMMEDIATE).and(NS);
 
@@ -116,12 +121,7 @@ const fn container(
 
 /// The `HELP` of a family.
 const fn helps(group: Group, since: &'static str) -> Command {
-    plain(
-        group,
-        ("help", 2, NONE),
-        (since, "Describes the subcommands."),
-        help,
-    )
+    plain(group, ("help", 2, N), (since, "Describes the subcommands."), help)
 }
 
 const TRANSACTIONS: &[Command] = &[
@@ -572,6 +572,12 @@ const CONTAINERS: &[Command] = &[
     ),
     container(
         Group::Server,
+        "latency",
+        ("2.8.13", "Shows what took long."),
+        LATENCY,
+    ),
+    container(
+        Group::Server,
         "memory",
         ("4.0.0", "Shows what entries cost."),
         MEMORY,
@@ -588,24 +594,30 @@ const CONTAINERS: &[Command] = &[
         ("2.6.0", "Looks after the scripts that the node knows."),
         scripts::SCRIPT,
     ),
+    container(
+        Group::Server,
+        "slowlog",
+        ("2.2.12", "Shows the commands that took long."),
+        SLOWLOG,
+    ),
 ];
 
 const CLIENT: &[Command] = &[
     plain(
         Group::Connection,
-        ("caching", 3, NS),
+        ("caching", 3, NSN),
         ("6.0.0", "Chooses whether the next command's keys are tracked."),
         tracking::caching,
     ),
     plain(
         Group::Connection,
-        ("getname", 2, NS),
+        ("getname", 2, NSN),
         ("2.6.9", "Returns the connection's name."),
         client::getname,
     ),
     plain(
         Group::Connection,
-        ("getredir", 2, NS),
+        ("getredir", 2, NSN),
         (
             "6.0.0",
             "Returns which connection is told of changed keys instead.",
@@ -614,31 +626,31 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("id", 2, NS),
+        ("id", 2, NSN),
         ("5.0.0", "Returns the connection's number."),
         client::id,
     ),
     plain(
         Group::Connection,
-        ("info", 2, NS),
+        ("info", 2, NSN),
         ("6.2.0", "Describes the connection."),
         client::info,
     ),
     plain(
         Group::Connection,
-        ("kill", -3, ANS),
+        ("kill", -3, ANSN),
         ("2.4.0", "Ends connections."),
         client::kill,
     ),
     plain(
         Group::Connection,
-        ("list", -2, ANS),
+        ("list", -2, ANSN),
         ("2.4.0", "Describes the connections."),
         client::list,
     ),
     plain(
         Group::Connection,
-        ("no-evict", 3, ANS),
+        ("no-evict", 3, ANSN),
         (
             "7.0.0",
             "Asks that the connection is not ended for want of memory.",
@@ -647,49 +659,49 @@ const CLIENT: &[Command] = &[
     ),
     plain(
         Group::Connection,
-        ("no-touch", 3, NS),
+        ("no-touch", 3, NSN),
         ("7.2.0", "Chooses whether reads make keys more recently used."),
         client::no_touch,
     ),
     plain(
         Group::Connection,
-        ("pause", -3, ANS),
+        ("pause", -3, ANSN),
         ("3.0.0", "Lets commands, or those that write, wait for a while."),
         client::pause,
     ),
     plain(
         Group::Connection,
-        ("reply", 3, NS),
+        ("reply", 3, NSN),
         ("3.2.0", "Chooses which replies the connection gets."),
         client::reply_mode,
     ),
     plain(
         Group::Connection,
-        ("setinfo", 4, NS),
+        ("setinfo", 4, NSN),
         ("7.2.0", "Tells the server which library the client uses."),
         client::setinfo,
     ),
     plain(
         Group::Connection,
-        ("setname", 3, NS),
+        ("setname", 3, NSN),
         ("2.6.9", "Names the connection."),
         client::setname,
     ),
     plain(
         Group::Connection,
-        ("tracking", -3, NONE),
+        ("tracking", -3, N),
         ("6.0.0", "Chooses whether the connection is told of changed keys."),
         tracking::tracking,
     ),
     plain(
         Group::Connection,
-        ("trackinginfo", 2, NONE),
+        ("trackinginfo", 2, N),
         ("6.2.0", "Returns of which changed keys the connection is told."),
         tracking::trackinginfo,
     ),
     plain(
         Group::Connection,
-        ("unpause", 2, A),
+        ("unpause", 2, AN),
         ("6.2.0", "Lets commands wait no more."),
         client::unpause,
     ),
@@ -778,37 +790,37 @@ const CLUSTER: &[Command] = &[
 const COMMAND: &[Command] = &[
     plain(
         Group::Server,
-        ("count", 2, NONE),
+        ("count", 2, N),
         ("2.8.13", "Returns how many commands there are."),
         command_info::count,
     ),
     plain(
         Group::Server,
-        ("docs", -2, NONE),
+        ("docs", -2, N),
         ("7.0.0", "Describes commands."),
         command_info::docs,
     ),
     plain(
         Group::Server,
-        ("getkeys", -3, NONE),
+        ("getkeys", -3, N),
         ("2.8.13", "Returns the keys in a command."),
         command_info::get_keys,
     ),
     plain(
         Group::Server,
-        ("getkeysandflags", -3, NONE),
+        ("getkeysandflags", -3, N),
         ("7.0.0", "Returns the keys in a command and what happens to them."),
         command_info::get_keys_and_flags,
     ),
     plain(
         Group::Server,
-        ("info", -2, NONE),
+        ("info", -2, N),
         ("2.8.13", "Returns the table's rows of some commands."),
         command_info::info,
     ),
     plain(
         Group::Server,
-        ("list", -2, NONE),
+        ("list", -2, N),
         ("7.0.0", "Returns the names of commands."),
         command_info::list,
     ),
@@ -818,31 +830,114 @@ const COMMAND: &[Command] = &[
 const CONFIG: &[Command] = &[
     plain(
         Group::Server,
-        ("get", -3, ANS),
+        ("get", -3, ANSN),
         ("2.0.0", "Returns parameters."),
         config::get,
     ),
     plain(
         Group::Server,
-        ("resetstat", 2, ANS),
+        ("resetstat", 2, ANSN),
         ("2.0.0", "Sets the counters of INFO to zero."),
         config::reset_stat,
     ),
     plain(
         Group::Server,
-        ("set", -4, ANS),
+        ("set", -4, ANSN),
         ("2.0.0", "Changes parameters."),
         config::set,
     ),
     helps(Group::Server, "5.0.0"),
 ];
 
+const LATENCY: &[Command] = &[
+    plain(
+        Group::Server,
+        ("doctor", 2, ANSN),
+        ("2.8.13", "Says in words what took long."),
+        latency::doctor,
+    ),
+    plain(
+        Group::Server,
+        ("histogram", -2, ANSN),
+        (
+            "7.0.0",
+            "Returns how long commands take, while latency-tracking is on.",
+        ),
+        latency::histogram,
+    ),
+    plain(
+        Group::Server,
+        ("history", 3, ANSN),
+        ("2.8.13", "Returns when something took long, and how long."),
+        latency::history,
+    ),
+    plain(
+        Group::Server,
+        ("latest", 2, ANSN),
+        ("2.8.13", "Returns what took long last."),
+        latency::latest,
+    ),
+    plain(
+        Group::Server,
+        ("reset", -2, ANSN),
+        ("2.8.13", "Forgets what took long."),
+        latency::reset,
+    ),
+    helps(Group::Server, "2.8.13"),
+];
+
+const SLOWLOG: &[Command] = &[
+    plain(
+        Group::Server,
+        ("get", -2, AN),
+        ("2.2.12", "Returns the commands that took long."),
+        slow_log::get,
+    ),
+    plain(
+        Group::Server,
+        ("len", 2, AN),
+        ("2.2.12", "Returns how many commands took long."),
+        slow_log::len,
+    ),
+    plain(
+        Group::Server,
+        ("reset", 2, AN),
+        ("2.2.12", "Forgets the commands that took long."),
+        slow_log::reset,
+    ),
+    helps(Group::Server, "6.2.0"),
+];
+
 const MEMORY: &[Command] = &[
+    plain(
+        Group::Server,
+        ("doctor", 2, NONE),
+        ("4.0.0", "Says in words what stands out."),
+        memory::doctor,
+    ),
+    plain(
+        Group::Server,
+        ("malloc-stats", 2, NONE),
+        ("4.0.0", "Returns the allocator's own figures; it gives none."),
+        memory::malloc_stats,
+    ),
+    plain(
+        Group::Server,
+        ("purge", 2, NONE),
+        ("4.0.0", "Gives memory back; there is none to give back."),
+        memory::purge,
+    ),
+    plain(
+        Group::Server,
+        ("stats", 2, NONE),
+        ("4.0.0", "Returns what takes memory."),
+        memory::stats,
+    ),
     keyed(
         Group::Server,
         ("usage", -3, R, Keys::of_subcommand(KeyAccess::Inspect)),
         ("4.0.0", "Returns how many bytes an entry costs."),
-        keys::memory_usage,
+        memory::usage,
     ),
     helps(Group::Server, "4.0.0"),
 ];

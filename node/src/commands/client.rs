@@ -227,6 +227,7 @@ struct KillFilter {
     remote: Option<SocketAddr>,
     local: Option<SocketAddr>,
     kind: Option<ClientType>,
+    age_s_min: Option<u64>,
     matches_none: bool,
     skips_own: bool,
 }
@@ -238,6 +239,7 @@ impl KillFilter {
             remote: None,
             local: None,
             kind: None,
+            age_s_min: None,
             matches_none: false,
             skips_own: true,
         };
@@ -259,6 +261,12 @@ impl KillFilter {
                 if value != b"default" {
                     return Err(CommandError::Other(format!("ERR No such user '{}'", text(value))));
                 }
+            } else if is_word(word, "MAXAGE") {
+                let age_s = integer(value)
+                    .map_err(|_| CommandError::Fixed("ERR maxage is not an integer or out of range"))?;
+                let age_s = u64::try_from(age_s).ok().filter(|&age_s| age_s > 0);
+                filter.age_s_min =
+                    Some(age_s.ok_or(CommandError::Fixed("ERR maxage should be greater than 0"))?);
             } else if is_word(word, "SKIPME") {
                 filter.skips_own = match value {
                     yes if is_word(yes, "yes") => true,
@@ -279,8 +287,10 @@ impl KillFilter {
         address
     }
 
-    fn matches(&self, client: &Client) -> bool {
+    fn matches(&self, client: &Client, now_ms: u64) -> bool {
+        let age_s = now_ms.saturating_sub(client.connected_at_ms) / 1000;
         !self.matches_none
+            && self.age_s_min.is_none_or(|age_s_min| age_s >= age_s_min)
             && self.id.is_none_or(|id| client.id == id)
             && self.remote.is_none_or(|remote| client.remote == remote)
             && self.kind.is_none_or(|kind| kind.includes(client))
@@ -288,7 +298,7 @@ impl KillFilter {
     }
 }
 
-/// `CLIENT KILL address | [ID id] [ADDR address] [LADDR address] [USER name] [TYPE type] [SKIPME yes | no]`
+/// `CLIENT KILL address | [ID id] [ADDR address] [LADDR address] [USER name] [TYPE type] [MAXAGE seconds] [SKIPME yes | no]`
 pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let by_address = args.len() == 3;
     let filter = if by_address {
@@ -298,6 +308,7 @@ pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
             remote: address,
             local: None,
             kind: None,
+            age_s_min: None,
             matches_none: address.is_none(),
             skips_own: false,
         }
@@ -308,7 +319,7 @@ pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     let clients = context.node.clients.all();
     let killed: Vec<&Arc<Client>> = clients
         .iter()
-        .filter(|client| filter.matches(client) && !(filter.skips_own && client.id == own_id))
+        .filter(|client| filter.matches(client, context.now_ms) && !(filter.skips_own && client.id == own_id))
         .collect();
     for client in &killed {
         if client.id == own_id {

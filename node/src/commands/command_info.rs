@@ -21,14 +21,6 @@ pub fn count(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// The command of that name, or the subcommand in the form `client|list`.
-fn find(name: &[u8]) -> Option<&'static Entry> {
-    match name.iter().position(|&byte| byte == b'|') {
-        Some(bar) => table().find(&name[..bar])?.find(&name[bar + 1..]),
-        None => table().find(name),
-    }
-}
-
 /// `COMMAND INFO [name …]`
 pub fn info(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     if args.len() == 2 {
@@ -36,7 +28,7 @@ pub fn info(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
     }
     reply.array(args.len() - 2);
     for name in args.from(2) {
-        match find(name) {
+        match table().find_full(name) {
             Some(entry) => write_row(entry, reply),
             None => reply.null(),
         }
@@ -49,7 +41,7 @@ pub fn docs(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let entries: Vec<&Entry> = if args.len() == 2 {
         table().commands().iter().collect()
     } else {
-        args.from(2).filter_map(find).collect()
+        args.from(2).filter_map(|name| table().find_full(name)).collect()
     };
     reply.map(entries.len());
     for entry in entries {
@@ -117,6 +109,7 @@ pub fn list(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let listed: Vec<_> = table()
         .commands()
         .iter()
+        .flat_map(|entry| std::iter::once(entry).chain(&entry.subcommands))
         .filter(|entry| is_listed(entry))
         .collect();
     reply.array(listed.len());
@@ -166,12 +159,23 @@ pub fn get_keys_and_flags(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply
             others,
             ..
         } = command.keys;
-        let access = if place == 0 && first > 0 { access } else { others };
+        let access = match place {
+            // Without options it doesn't look at the old value.
+            0 if command.name == "set" && !looks_at_old(args.skip(2)) => KeyAccess::Overwrite,
+            0 if first > 0 => access,
+            _ => others,
+        };
         reply.array(2);
         reply.bulk(key);
         write_words(access.flags().iter().copied(), reply);
     }
     Ok(())
+}
+
+/// Whether a `SET` returns the old value, or compares with it.
+fn looks_at_old(args: Args<'_>) -> bool {
+    args.from(3)
+        .any(|word| is_word(word, "GET") || is_word(word, "IFEQ"))
 }
 
 /// A set of simple strings.

@@ -162,6 +162,8 @@ pub(super) struct ElementScan<'a> {
     pattern: Option<&'a [u8]>,
     /// After how many elements to stop.
     pub(super) count: usize,
+    /// Only the first half of each element: `NOVALUES`, `NOSCORES`.
+    pub(super) halves: bool,
 }
 
 impl<'a> ElementScan<'a> {
@@ -170,22 +172,28 @@ impl<'a> ElementScan<'a> {
         number::parse_u64(args.at(2)).ok_or(CommandError::Fixed("ERR invalid cursor"))
     }
 
-    /// Reads `[MATCH pattern] [COUNT count]` from the third argument on.
-    pub(super) fn parse(args: Args<'a>) -> Result<Self, CommandError> {
-        Self::parse_with(args.from(3), |_, _| false)
+    /// Reads `[MATCH pattern] [COUNT count]` from the third argument on, and this word if there is one.
+    pub(super) fn parse(args: Args<'a>, halves_word: Option<&str>) -> Result<Self, CommandError> {
+        Self::parse_with(args.from(3), halves_word, |_, _| false)
     }
 
-    /// Reads the same from these words; `other` takes an option that is none of the two with its value, or refuses it.
+    /// Reads the same from these words; `other` takes an option that is none of these with its value, or refuses it.
     pub(super) fn parse_with(
         mut words: impl Iterator<Item = &'a [u8]>,
+        halves_word: Option<&str>,
         mut other: impl FnMut(&'a [u8], &'a [u8]) -> bool,
     ) -> Result<Self, CommandError> {
         const COUNT_DEFAULT: usize = 10;
         let mut options = Self {
             pattern: None,
             count: COUNT_DEFAULT,
+            halves: false,
         };
         while let Some(word) = words.next() {
+            if halves_word.is_some_and(|halves_word| is_word(word, halves_word)) {
+                options.halves = true;
+                continue;
+            }
             let value = words.next().ok_or(CommandError::Syntax)?;
             if is_word(word, "MATCH") {
                 options.pattern = Some(value);

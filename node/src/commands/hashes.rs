@@ -210,7 +210,7 @@ pub fn hrandfield(call: &mut Keyed<'_, '_>) -> Outcome {
     Ok(())
 }
 
-/// `HSCAN key cursor [MATCH pattern] [COUNT count]`
+/// `HSCAN key cursor [MATCH pattern] [COUNT count] [NOVALUES]`
 pub fn hscan(call: &mut Keyed<'_, '_>) -> Outcome {
     let args: Args<'_> = call.args;
     let cursor = ElementScan::cursor(args)?;
@@ -218,13 +218,16 @@ pub fn hscan(call: &mut Keyed<'_, '_>) -> Outcome {
         write_scan_head(0, 0, call.reply);
         return Ok(());
     };
-    let options = ElementScan::parse(args)?;
+    let options = ElementScan::parse(args, Some("NOVALUES"))?;
     let (found, next) = hash.scan(cursor, options.count);
     let found: Vec<_> = found.filter(|(field, _)| options.wants(field)).collect();
-    write_scan_head(next, 2 * found.len(), call.reply);
+    let strings_each = if options.halves { 1 } else { 2 };
+    write_scan_head(next, strings_each * found.len(), call.reply);
     for (field, value) in found {
         call.reply.bulk(field);
-        call.reply.bulk(value);
+        if !options.halves {
+            call.reply.bulk(value);
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::server::{ANNULUS_VERSION, REDIS_VERSION};
 type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
 
 /// Name, title, whether `INFO` without arguments has it, and what writes it.
-const SECTIONS: [(&str, &str, bool, Section); 9] = [
+const SECTIONS: [(&str, &str, bool, Section); 10] = [
     ("server", "Server", true, server),
     ("clients", "Clients", true, clients),
     ("memory", "Memory", true, memory),
@@ -18,6 +18,7 @@ const SECTIONS: [(&str, &str, bool, Section); 9] = [
     ("replication", "Replication", true, replication),
     ("cpu", "CPU", true, cpu),
     ("commandstats", "Commandstats", false, command_stats),
+    ("errorstats", "Errorstats", true, error_stats),
     ("cluster", "Cluster", true, cluster),
     ("keyspace", "Keyspace", true, keyspace),
 ];
@@ -67,7 +68,7 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         connected_clients: context.node.clients.len(),
         cluster_connections: 0,
         maxclients: context.node.settings.clients_max(),
-        blocked_clients: 0,
+        blocked_clients: context.node.pause.waiting(),
         tracking_clients: context.node.store.tracking.clients(),
     )
 }
@@ -103,6 +104,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         used_memory_human: human(used + connections),
         used_memory_dataset: used,
         mem_clients_normal: connections,
+        mem_not_counted_for_evict: 0,
         used_memory_rss: resident,
         used_memory_rss_human: human(resident),
         used_memory_lua: state_bytes,
@@ -115,6 +117,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         maxmemory_withheld: store.withheld_bytes(),
         maxmemory_policy: store.eviction().redis_name(),
         mem_allocator: "libc",
+        lazyfree_pending_objects: 0,
     )
 }
 
@@ -173,20 +176,29 @@ fn cpu(_: &Context<'_>, text: &mut String) -> std::fmt::Result {
     fields!(text, used_cpu_sys: format_args!("{system:.6}"), used_cpu_user: format_args!("{user:.6}"))
 }
 
-/// Commands are not timed one by one, which would cost more than most of them: their times are 0.
+/// Commands are timed one by one only with `latency-tracking`: otherwise their times are 0.
 fn command_stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
-    for (name, totals) in table()
-        .names()
-        .iter()
-        .zip(context.node.stats.command_totals_since_reset())
-    {
-        if totals.calls + totals.rejected > 0 {
-            write!(
-                text,
-                "cmdstat_{name}:calls={},usec=0,usec_per_call=0.00,rejected_calls={},failed_calls={}\r\n",
-                totals.calls, totals.rejected, totals.failed
-            )?;
+    let totals = context.node.stats.command_totals_since_reset();
+    for (index, (name, totals)) in table().names().iter().zip(totals).enumerate() {
+        if totals.calls + totals.rejected == 0 {
+            continue;
         }
+        let timed = context.node.timing.histograms.of(index);
+        let (sum_us, calls) = timed.map_or((0, 1), |timed| (timed.sum_us(), timed.calls()));
+        #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+        let mean_us = sum_us as f64 / calls as f64;
+        write!(
+            text,
+            "cmdstat_{name}:calls={},usec={sum_us},usec_per_call={mean_us:.2},rejected_calls={},failed_calls={}\r\n",
+            totals.calls, totals.rejected, totals.failed
+        )?;
+    }
+    Ok(())
+}
+
+fn error_stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
+    for (code, count) in context.node.stats.errors_since_reset() {
+        write!(text, "errorstat_{code}:count={count}\r\n")?;
     }
     Ok(())
 }

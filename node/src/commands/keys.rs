@@ -168,25 +168,3 @@ pub fn object_refcount(call: &mut Keyed<'_, '_>) -> Outcome {
     }
     Ok(())
 }
-
-/// `MEMORY USAGE key [SAMPLES count]`: what the budget counts for the entry.
-pub fn memory_usage(call: &mut Keyed<'_, '_>) -> Outcome {
-    let key = call.args.at(2);
-    match (call.args.get(3), call.args.get(4), call.args.len()) {
-        (None, None, 3) => {}
-        (Some(word), Some(count), 5) if is_word(word, "SAMPLES") => {
-            if integer(count)? < 0 {
-                return Err(CommandError::Syntax);
-            }
-        }
-        _ => return Err(CommandError::Syntax),
-    }
-    match call.slot.peek(key, call.now_ms) {
-        Some(stored) => {
-            call.reply
-                .integer(i64::try_from(stored.cost()).unwrap_or(i64::MAX));
-        }
-        None => call.reply.null(),
-    }
-    Ok(())
-}

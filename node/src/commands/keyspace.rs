@@ -41,7 +41,7 @@ struct ScanOptions<'a> {
 impl<'a> ScanOptions<'a> {
     fn parse(args: Args<'a>) -> Result<Self, CommandError> {
         let mut type_name = None;
-        let scan = ElementScan::parse_with(args.from(2), |word, value| {
+        let scan = ElementScan::parse_with(args.from(2), None, |word, value| {
             let is_type = is_word(word, "TYPE");
             if is_type {
                 type_name = Some(value);

@@ -309,6 +309,9 @@ fn search_options(call: &Keyed<'_, '_>) -> Result<Search, CommandError> {
         let value = words.next().ok_or(CommandError::Syntax)?;
         if is_word(word, "RANK") {
             let rank = integer(value)?;
+            if rank == i64::MIN {
+                return Err(CommandError::BeyondSymmetric);
+            }
             let matches = usize::try_from(rank.unsigned_abs()).unwrap_or(usize::MAX);
             search.skipped = matches.checked_sub(1).ok_or(CommandError::Fixed(
                 "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \

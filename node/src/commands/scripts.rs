@@ -97,6 +97,13 @@ pub fn exists(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> O
     Ok(())
 }
 
+/// `SCRIPT SHOW sha1`
+pub fn show(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+    let script = ScriptId::parse(args.at(2)).and_then(|id| context.node.scripts.find(id));
+    reply.bulk(script.ok_or(NO_SCRIPT)?.source());
+    Ok(())
+}
+
 /// `SCRIPT FLUSH [ASYNC | SYNC]`: each thread throws its compiled scripts away before its next one.
 pub fn flush(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let is_known = |word: &[u8]| is_word(word, "ASYNC") || is_word(word, "SYNC");

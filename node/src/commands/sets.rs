@@ -75,8 +75,12 @@ pub fn smove(call: &mut Keyed<'_, '_>) -> Outcome {
         return Ok(());
     };
     let is_member = set.contains(member);
-    find::<Set>(call.slot, to, now_ms)?;
-    if is_member && from != to {
+    let is_there = find::<Set>(call.slot, to, now_ms)?.is_some_and(|set| set.contains(member));
+    if is_member && from != to && is_there {
+        // The destination doesn't change: who watches it is not told.
+        call.slot
+            .update(from, now_ms, |set: &mut Set| set.remove(member))?;
+    } else if is_member && from != to {
         check_growth::<Set>(call, to, std::iter::once(member))?;
         call.slot
             .update(from, now_ms, |set: &mut Set| set.remove(member))?;
@@ -155,7 +159,7 @@ pub fn sscan(call: &mut Keyed<'_, '_>) -> Outcome {
         write_scan_head(0, 0, call.reply);
         return Ok(());
     };
-    let options = ElementScan::parse(call.args)?;
+    let options = ElementScan::parse(call.args, None)?;
     let (found, next) = set.scan(cursor, options.count);
     let found: Vec<_> = found.filter(|member| options.wants(member)).collect();
     write_scan_head(next, found.len(), call.reply);

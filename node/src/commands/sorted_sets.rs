@@ -190,24 +190,40 @@ pub fn zcard(call: &mut Keyed<'_, '_>) -> Outcome {
 }
 
 fn rank(call: &mut Keyed<'_, '_>, reversed: bool) -> Outcome {
+    let (member, with_score) = (call.args.at(2), call.args.get(3));
+    if with_score.is_some_and(|word| !is_word(word, "WITHSCORE")) {
+        return Err(CommandError::Syntax);
+    }
+    if call.args.len() > 4 {
+        return Err(CommandError::Arity(
+            if reversed { "zrevrank" } else { "zrank" }.to_owned(),
+        ));
+    }
     let set = read::<SortedSet>(call.slot, call.args.at(1), call.now_ms)?;
-    let rank = set.and_then(|set| {
-        let rank = set.rank(call.args.at(2))?;
-        Some(if reversed { set.len() - 1 - rank } else { rank })
+    let found = set.and_then(|set| {
+        let rank = set.rank(member)?;
+        let rank = if reversed { set.len() - 1 - rank } else { rank };
+        Some((rank, set.score(member)?))
     });
-    match rank {
-        Some(rank) => call.reply.count(rank),
-        None => call.reply.null(),
+    match (found, with_score) {
+        (Some((rank, _)), None) => call.reply.count(rank),
+        (Some((rank, score)), Some(_)) => {
+            call.reply.array(2);
+            call.reply.count(rank);
+            call.reply.double(score);
+        }
+        (None, None) => call.reply.null(),
+        (None, Some(_)) => call.reply.null_array(),
     }
     Ok(())
 }
 
-/// `ZRANK key member`
+/// `ZRANK key member [WITHSCORE]`
 pub fn zrank(call: &mut Keyed<'_, '_>) -> Outcome {
     rank(call, false)
 }
 
-/// `ZREVRANK key member`
+/// `ZREVRANK key member [WITHSCORE]`
 pub fn zrevrank(call: &mut Keyed<'_, '_>) -> Outcome {
     rank(call, true)
 }
@@ -332,20 +348,23 @@ pub fn zrandmember(call: &mut Keyed<'_, '_>) -> Outcome {
     Ok(())
 }
 
-/// `ZSCAN key cursor [MATCH pattern] [COUNT count]`
+/// `ZSCAN key cursor [MATCH pattern] [COUNT count] [NOSCORES]`
 pub fn zscan(call: &mut Keyed<'_, '_>) -> Outcome {
     let cursor = ElementScan::cursor(call.args)?;
     let Some(set) = read::<SortedSet>(call.slot, call.args.at(1), call.now_ms)? else {
         write_scan_head(0, 0, call.reply);
         return Ok(());
     };
-    let options = ElementScan::parse(call.args)?;
+    let options = ElementScan::parse(call.args, Some("NOSCORES"))?;
     let (found, next) = set.scan(cursor, options.count);
     let found: Vec<_> = found.filter(|(member, _)| options.wants(member)).collect();
-    write_scan_head(next, 2 * found.len(), call.reply);
+    let strings_each = if options.halves { 1 } else { 2 };
+    write_scan_head(next, strings_each * found.len(), call.reply);
     for (member, score) in found {
         call.reply.bulk(member);
-        write_scanned(score, set.is_compact(), call.reply);
+        if !options.halves {
+            write_scanned(score, set.is_compact(), call.reply);
+        }
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use crate::transaction::{self, Transaction};
 
 /// `MULTI`
 pub fn multi(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    if context.session.transaction.is_some() {
+    if let Some(transaction) = &mut context.session.transaction {
+        transaction.abort();
         return Err(CommandError::Fixed("ERR MULTI calls can not be nested"));
     }
     context.session.transaction = Some(Transaction::default());

@@ -62,6 +62,11 @@ pub struct Script {
 }
 
 impl Script {
+    /// The whole of it.
+    pub fn source(&self) -> &[u8] {
+        &self.source
+    }
+
     /// What is to be compiled.
     pub fn program(&self) -> &[u8] {
         &self.source[self.begin..]

@@ -76,7 +76,8 @@ impl Call<'_, '_> {
             return Err(raised::reply(NOT_ALLOWED));
         }
         let writes = command.flags.has(Flags::WRITE);
-        if writes && self.read_only {
+        // A message is seen by others, as what is written is.
+        if (writes || command.publishes()) && self.read_only {
             return Err(raised::reply(NO_WRITES));
         }
         let slot = match slot_of(command, args) {

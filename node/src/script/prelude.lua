@@ -83,6 +83,8 @@ for _, name in ipairs({'coroutine', 'math', 'string', 'table'}) do globals[name]
 getmetatable('').__metatable = view({__index = globals.string})
 globals.os = view({clock = os.clock})
 for _, name in ipairs({'bit', 'cjson', 'redis'}) do globals[name] = view(given[name]) end
+-- The name that Valkey has for it.
+globals.server = globals.redis
 for _, name in ipairs({'cmsgpack', 'struct'}) do
   local function missing() error("the library '" .. name .. "' is not available here; cjson is", 2) end
   globals[name] = setmetatable({}, {__index = missing, __newindex = refuse, __metatable = false})

@@ -46,7 +46,12 @@ pub struct SlotGuard<'a> {
     touches: bool,
     /// The client for whom it is locked, by number.
     client: Option<u64>,
+    /// Changed keys of which those are still to be told who listen to all of them.
+    broadcast: Vec<Box<[u8]>>,
 }
+
+/// So many changed keys are told of at once.
+const BROADCAST_KEYS_MAX: usize = 1000;
 
 /// The slot when it was locked.
 #[derive(Clone, Copy)]
@@ -80,6 +85,7 @@ impl<'a> SlotGuard<'a> {
             tally: Tally::default(),
             touches: true,
             client: None,
+            broadcast: Vec::new(),
         }
     }
 
@@ -512,8 +518,14 @@ impl<'a> SlotGuard<'a> {
         }
         if self.store.tracking.any(self.slot) {
             let is_over = |stored: &&Stored| stored.is_expired(now_ms);
-            for stored in self.map.iter().filter(is_over) {
-                self.store.tracking.changed(self.slot, stored.key(), None);
+            let keys: Vec<Box<[u8]>> = self
+                .map
+                .iter()
+                .filter(is_over)
+                .map(|stored| stored.key().into())
+                .collect();
+            for key in &keys {
+                self.tell(key);
             }
         }
         if self.store.journal.is_on() {
@@ -537,14 +549,45 @@ impl<'a> SlotGuard<'a> {
     }
 
     #[inline]
-    fn note_change(&self, key: &[u8]) {
+    fn note_change(&mut self, key: &[u8]) {
         if self.store.watches.any(self.slot) {
             self.store.watches.changed(self.slot, key);
         }
         if self.store.tracking.any(self.slot) {
-            self.store.tracking.changed(self.slot, key, self.client);
+            self.tell(key);
         }
         self.store.journal.changed(self.slot, key);
+    }
+
+    /// Tells those who have read the key that it changes, and the others later, of all keys together.
+    #[cold]
+    fn tell(&mut self, key: &[u8]) {
+        self.store.tracking.changed(self.slot, key, self.client);
+        if self.store.tracking.prefixes() > 0 {
+            self.broadcast.push(key.into());
+            if self.broadcast.len() >= BROADCAST_KEYS_MAX {
+                self.tell_all();
+            }
+        }
+    }
+
+    /// Does something that is not the client's doing: the client is told as well.
+    #[cold]
+    fn not_by_client<R>(&mut self, work: impl FnOnce(&mut Self) -> R) {
+        // What is still to be told was its doing, and what comes now isn't.
+        self.tell_all();
+        let client = self.client.take();
+        work(self);
+        self.tell_all();
+        self.client = client;
+    }
+
+    #[cold]
+    fn tell_all(&mut self) {
+        if !self.broadcast.is_empty() {
+            let keys = std::mem::take(&mut self.broadcast);
+            self.store.tracking.broadcast(&keys, self.client);
+        }
     }
 
     /// By how much the slot has grown through this guard.
@@ -572,10 +615,7 @@ impl<'a> SlotGuard<'a> {
         let place = self.map.find(hash, key)?;
         if self.map.get(place)?.is_expired(now_ms) {
             self.tally.expired += 1;
-            // It is not the client's doing: the client is told as well.
-            let client = self.client.take();
-            self.remove_at(place);
-            self.client = client;
+            self.not_by_client(|guard| guard.remove_at(place));
             return None;
         }
         Some(place)
@@ -618,6 +658,7 @@ impl SlotGuard<'_> {
             self.store.volatile.set(self.slot, after.volatile > 0);
         }
     }
+
     /// The same of a copy, which had so much before.
     fn settle_copy(&self, bytes_before: u64, len_before: usize) {
         let change = self.before.bytes.wrapping_sub(bytes_before);
@@ -630,6 +671,9 @@ impl SlotGuard<'_> {
 impl Drop for SlotGuard<'_> {
     #[inline]
     fn drop(&mut self) {
+        if !self.broadcast.is_empty() {
+            self.tell_all();
+        }
         self.settle();
     }
 }

@@ -283,3 +283,42 @@ fn commands_of_scripts_are_counted() {
         .unwrap();
     assert!(lua.parse::<u64>().unwrap() > 10_000, "{lua}");
 }
+
+#[test]
+fn a_script_publishes() {
+    let server = TestServer::start(&Options::default());
+    let (mut client, mut listener) = (server.connect(), server.connect());
+    listener.check("SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    let publish = "redis.call('SET', KEYS[1], 1) return redis.call('PUBLISH', 'news', 'hi')";
+    assert_eq!(eval(&mut client, publish, &["k"], &[]), ":1\r\n");
+    listener.expect("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n");
+    let read_only = "EVAL_RO return(redis.call('publish','news','hi')) 0";
+    assert!(
+        client
+            .ask(read_only)
+            .starts_with("-ERR Write commands are not allowed from read-only scripts.")
+    );
+    // In RESP2 a reply could not be told from a message.
+    assert!(
+        listener
+            .ask("EVAL return(1) 0")
+            .starts_with("-ERR Can't execute 'eval'")
+    );
+}
+
+#[test]
+fn valkeys_names_are_known() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    assert_eq!(
+        eval(&mut client, "return server.call('PING').ok", &[], &[]),
+        "$4\r\nPONG\r\n"
+    );
+    let id = client.ask("SCRIPT LOAD return(1)");
+    let id = id.lines().nth(1).unwrap();
+    client.check(&format!("SCRIPT SHOW {id}"), "$9\r\nreturn(1)\r\n");
+    client.check(
+        "SCRIPT SHOW 0",
+        "-NOSCRIPT No matching script. Please use EVAL.\r\n",
+    );
+}

@@ -90,5 +90,11 @@ pub(super) const SCRIPT: &[Command] = &[
         ("2.6.0", "Makes a script known without running it."),
         scripts::load,
     ),
+    plain(
+        Group::Scripting,
+        ("show", 3, SN),
+        ("8.0.0", "Returns the source of a script that the node knows."),
+        scripts::show,
+    ),
     helps(Group::Scripting, "5.0.0"),
 ];

@@ -154,7 +154,7 @@ pub(super) const SORTED_SETS: &[Command] = &[
         sorted_ranges::zrangestore,
     ),
     row(
-        ("zrank", 3, RF, Keys::one(KeyAccess::Read)),
+        ("zrank", -3, RF, Keys::one(KeyAccess::Read)),
         ("2.0.0", "Returns how many members have lower scores than one."),
         sorted_sets::zrank,
     ),
@@ -203,7 +203,7 @@ pub(super) const SORTED_SETS: &[Command] = &[
         sorted_ranges::zrevrangebyscore,
     ),
     row(
-        ("zrevrank", 3, RF, Keys::one(KeyAccess::Read)),
+        ("zrevrank", -3, RF, Keys::one(KeyAccess::Read)),
         ("2.0.0", "Returns how many members have higher scores than one."),
         sorted_sets::zrevrank,
     ),
