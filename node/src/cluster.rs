@@ -174,7 +174,7 @@ impl ClusterState {
             self.store.set_copies_factor(document.replication_factor);
             control.wanted = document.wanted_replicas();
         }
-        let links_before = self.follow_neighbours(&mut control);
+        let links_before = Self::follow_neighbours(&mut control);
         for slot in Slot::all() {
             let access = control.table.access(slot);
             let is_served = matches!(access, Access::ReadWrite | Access::ReadOnly);

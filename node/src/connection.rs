@@ -78,8 +78,6 @@ pub struct Pipeline {
     charged_bytes: u64,
     /// The command in front of `input` waits for the end of a pause.
     held: bool,
-    /// Replies wait for copies of what was read and written.
-    settling: bool,
     /// It is counted among those that wait for that.
     waiting: Option<Waiting>,
     /// The connection can't go on: not even the replies are to be sent.
@@ -103,7 +101,6 @@ impl Pipeline {
             blocked: false,
             charged_bytes: 0,
             held: false,
-            settling: false,
             waiting: None,
             broken: false,
         }
@@ -118,7 +115,7 @@ impl Pipeline {
     pub fn process(&mut self, now_ms: u64) {
         self.blocked = false;
         self.held = false;
-        if self.input.is_empty() || self.settling {
+        if self.input.is_empty() || !self.session.unsettled.is_empty() {
             return;
         }
         self.session.client.active_at_ms.store(now_ms, Ordering::Relaxed);
@@ -183,7 +180,6 @@ impl Pipeline {
             }
         }
         ahead.end(&mut self.parser);
-        self.settling = !self.session.unsettled.is_empty();
         if self.session.closing {
             self.input.clear();
         } else {
@@ -267,7 +263,7 @@ impl Pipeline {
     /// Waits, if there is anything to wait for, until the copies have what was read and written. Replies of commands of which
     /// that isn't known in time, or whose slot was taken away, are replaced by errors.
     pub async fn settle(&mut self) -> Stop {
-        if !self.settling {
+        if self.session.unsettled.is_empty() {
             return Stop::No;
         }
         let journal = &self.node.store.journal;
@@ -302,7 +298,6 @@ impl Pipeline {
             self.stats.error_replies.add(1);
             self.reply.replace(failed.place, &error);
         }
-        self.settling = false;
         stop
     }
 

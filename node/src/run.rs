@@ -154,14 +154,10 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         grace_ms = config.shutdown_grace.as_millis(),
         "stopping; another signal ends the process at once"
     );
-    if let Some(state) = &cluster {
-        tokio::select! {
-            () = hand_over(state, config.shutdown_grace) => {}
-            () = signals.next() => {
-                warn!("ending at once");
-                return Ok(Ended::AtOnce);
-            }
-        }
+    if let Some(state) = &cluster
+        && hand_over(state, &mut signals).await == Ended::AtOnce
+    {
+        return Ok(Ended::AtOnce);
     }
     is_stopping.store(true, Ordering::Relaxed);
     let finish = async {
@@ -197,9 +193,22 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 
-/// Waits until nobody needs what this node has: others have taken over what it serves, and have copies of what it
-/// has copies of.
-async fn hand_over(state: &ClusterState, grace: Duration) {
+/// However fast it goes, it is over then.
+const HAND_OVER_MAX: Duration = Duration::from_mins(4);
+
+/// Waits until nobody needs what this node has, or another signal comes.
+async fn hand_over(state: &ClusterState, signals: &mut Signals) -> Ended {
+    tokio::select! {
+        () = others_take_over(state) => Ended::Cleanly,
+        () = signals.next() => {
+            warn!("ending at once");
+            Ended::AtOnce
+        }
+    }
+}
+
+/// Others take over what this node serves, and get copies of what it has copies of.
+async fn others_take_over(state: &ClusterState) {
     let mut needed = state.slots_needed();
     if needed == 0 {
         return;
@@ -211,7 +220,7 @@ async fn hand_over(state: &ClusterState, grace: Duration) {
     let mut progress = Instant::now();
     while needed > 0 {
         looks.tick().await;
-        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + grace) {
+        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + HAND_OVER_MAX) {
             warn!(slots = needed, "nobody takes over what is left");
             return;
         }

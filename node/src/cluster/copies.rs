@@ -104,7 +104,7 @@ impl ClusterState {
 
     /// Owner: after a new document, who has copies of what. The caller goes through all slots and gives each served one the
     /// set that [`link_set`] makes.
-    pub(super) fn follow_neighbours(&self, control: &mut Control) -> Vec<Arc<Link>> {
+    pub(super) fn follow_neighbours(control: &mut Control) -> Vec<Arc<Link>> {
         let before: Vec<Arc<Link>> = control
             .neighbours
             .values()
@@ -163,7 +163,7 @@ impl ClusterState {
     }
 
     /// Owner: the same for one slot that is served from now on.
-    pub(super) fn follow_fill_of(&self, control: &mut Control, slot: Slot) {
+    pub(super) fn follow_fill_of(control: &mut Control, slot: Slot) {
         let Some(copies) = control.table.copies_of(slot, &control.wanted) else {
             return;
         };

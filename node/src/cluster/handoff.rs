@@ -281,7 +281,7 @@ impl ClusterState {
         }
         self.publish(&control, ticket.slot);
         drop(guard);
-        self.follow_fill_of(&mut control, ticket.slot);
+        Self::follow_fill_of(&mut control, ticket.slot);
         drop(control);
         self.note_change();
         Ok(())

@@ -108,7 +108,7 @@ pub async fn pull_handoffs(context: Arc<PeerContext>, links: Arc<Links>) {
         tokio::select! {
             changed = ring.changed() => if changed.is_err() { return },
             Some(ended) = puller.pulls.join_next() => match ended {
-                Ok(Ended::Pull(pulled)) => puller.finish(pulled),
+                Ok(Ended::Pull(slot)) => puller.finish(slot),
                 Ok(Ended::TakeOver(source, taken)) => puller.finish_take_over(&source, taken),
                 Err(error) => warn!(%error, "a pull ended without an outcome"),
             },

@@ -1,5 +1,6 @@
 //! Several real processes that have copies of one another's slots, and an operator that is one function call.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,15 +68,7 @@ impl Cluster {
     }
 
     pub fn boot(&mut self, number: usize, acks: u8) {
-        let process = Process::member(
-            number,
-            &[
-                "--replication-acks",
-                &acks.to_string(),
-                "--shutdown-grace-ms",
-                "60000",
-            ],
-        );
+        let process = Process::member(number, &["--replication-acks", &acks.to_string()]);
         self.nodes.insert(number, process);
     }
 
@@ -270,7 +263,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(map: &Map, writers: usize, keys: usize) -> Self {
+    pub fn start(map: &Map, writers: usize, keys: u64) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             writers: Vec::new(),
@@ -280,18 +273,18 @@ impl Load {
         };
         for writer in 0..writers {
             let (map, stop, acked) = (map.clone(), Arc::clone(&load.stop), Arc::clone(&load.acked));
-            let (writes, errors) = (Arc::clone(&load.writes), Arc::clone(&load.errors));
+            let (count, errors) = (Arc::clone(&load.writes), Arc::clone(&load.errors));
             let write = move || {
                 let mut clients: BTreeMap<std::net::SocketAddr, Client> = BTreeMap::new();
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     number += 1;
-                    let key = format!("w{writer}-{}", number as usize % keys);
+                    let key = format!("w{writer}-{}", number % keys);
                     // Whatever comes of it, a later number is written to the same key: what is read back may be newer.
                     match write_one(&map, &mut clients, &key, number) {
                         Ok(()) => {
                             acked.lock().insert(key, number);
-                            writes.fetch_add(1, Ordering::Relaxed);
+                            count.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(error) => *errors.lock().entry(error).or_default() += 1,
                     }
@@ -332,7 +325,7 @@ impl Load {
                 lost.push(format!("{key}: acknowledged {acked}, found {reply:?}"));
             }
         }
-        println!(
+        eprintln!(
             "{} writes acknowledged, errors {:?}",
             self.writes.load(Ordering::Relaxed),
             self.errors.lock()
@@ -353,11 +346,12 @@ fn write_one(
     number: u64,
 ) -> Result<(), String> {
     let address = map.address(key).ok_or("no map")?;
-    if !clients.contains_key(&address) {
-        let client = Client::try_connect(address).map_err(|error| error.kind().to_string())?;
-        clients.insert(address, client);
-    }
-    let client = clients.get_mut(&address).unwrap();
+    let client = match clients.entry(address) {
+        Entry::Occupied(client) => client.into_mut(),
+        Entry::Vacant(place) => {
+            place.insert(Client::try_connect(address).map_err(|error| error.kind().to_string())?)
+        }
+    };
     let reply = client
         .try_ask(&[b"SET", key.as_bytes(), number.to_string().as_bytes()])
         .map_err(|error| error.kind().to_string());

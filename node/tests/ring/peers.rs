@@ -95,6 +95,12 @@ async fn malformed_messages_are_refused_with_the_reason() {
             ..operator(CLUSTER).unwrap()
         })
     };
+    let prepare = |sender, slot| v1::PrepareSlotRequest {
+        sender,
+        slot,
+        freeze_ms: 1,
+        has_copy: false,
+    };
     let refused = [
         (
             client.exchange(v1::ExchangeRequest { sender: None }).await.err(),
@@ -113,28 +119,12 @@ async fn malformed_messages_are_refused_with_the_reason() {
             "cannot be read",
         ),
         (
-            client
-                .prepare_slot(v1::PrepareSlotRequest {
-                    sender: node(),
-                    slot: 16_384,
-                    freeze_ms: 1,
-                    has_copy: false,
-                })
-                .await
-                .err(),
+            client.prepare_slot(prepare(node(), 16_384)).await.err(),
             Code::InvalidArgument,
             "out of range",
         ),
         (
-            client
-                .prepare_slot(v1::PrepareSlotRequest {
-                    sender: operator(CLUSTER),
-                    slot: 1,
-                    freeze_ms: 1,
-                    has_copy: false,
-                })
-                .await
-                .err(),
+            client.prepare_slot(prepare(operator(CLUSTER), 1)).await.err(),
             Code::InvalidArgument,
             "only a node",
         ),
@@ -150,15 +140,7 @@ async fn malformed_messages_are_refused_with_the_reason() {
             "only a node",
         ),
         (
-            client
-                .prepare_slot(v1::PrepareSlotRequest {
-                    sender: node(),
-                    slot: 1,
-                    freeze_ms: 1,
-                    has_copy: false,
-                })
-                .await
-                .err(),
+            client.prepare_slot(prepare(node(), 1)).await.err(),
             Code::FailedPrecondition,
             "not in a handoff",
         ),
