@@ -329,15 +329,17 @@ impl World {
                 return Err(self.violation(&format!("there are two rings of epoch {}", document.epoch)));
             }
         }
+        let ring = self.stored.as_ref().map(RingDocument::ring);
         for &slot in &self.slots {
-            if let Err(problem) = self.check_slot(slot) {
+            let owner = ring.as_ref().and_then(|ring| ring.owner(slot));
+            if let Err(problem) = self.check_slot(slot, owner) {
                 return Err(self.violation(&problem));
             }
         }
         Ok(())
     }
 
-    fn check_slot(&self, slot: Slot) -> Result<(), String> {
+    fn check_slot(&self, slot: Slot, owner: Option<&NodeId>) -> Result<(), String> {
         let answers = |node: &&Node| node.may_answer(slot, self.now_ms, self.bug);
         let answering: Vec<&Node> = self.nodes.values().filter(answers).collect();
         if answering.len() > 1 {
@@ -366,7 +368,9 @@ impl World {
                 .member(&id)
                 .is_some_and(|member| member.incarnation == incarnation);
             let listed = stored.is_replica(&id, slot);
-            let owns = node.serves(slot) && node.table.epoch() == stored.epoch;
+            let moves = stored.handoffs.iter().any(|handoff| handoff.slots.contains(slot));
+            let owns =
+                owner == Some(&id) && !moves || node.serves(slot) && node.table.epoch() == stored.epoch;
             if same_life && (listed || owns) && (misses(node) || !node.is_whole(slot)) {
                 let (held, copy) = (node.data.get(&slot), node.table.copy(slot));
                 let role = if listed { "copy" } else { "owner" };
