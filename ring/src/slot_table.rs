@@ -1,7 +1,8 @@
 //! The node's side of the ring: what one life of one node may do with each slot.
 //!
-//! Invariant: of all the tables that follow these rules at most one answers [`Access::ReadWrite`] for a slot,
-//! at any moment and whichever documents each of them has adopted. A source relinquishes
+//! Invariant: while nobody is taken for dead, of all the tables that follow these rules at most one answers
+//! [`Access::ReadWrite`] for a slot, at any moment and whichever documents each of them has adopted; who took over
+//! from somebody taken for dead waits for its [`fences`](AdoptOutcome::fences) besides. A source relinquishes
 //! ([`commit`](SlotTable::commit)) before the target activates ([`activate`](SlotTable::activate)), and the
 //! planner gives the tokens away only afterwards.
 //!

@@ -130,6 +130,7 @@ impl Draft<'_> {
                 }
                 self.owners[slot.index()] = next.clone();
                 ended.insert(slot);
+                self.promoted.insert(slot);
                 *promoted.entry((owner, next)).or_default() += 1;
             }
         }

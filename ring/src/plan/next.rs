@@ -20,6 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) owners: Vec<NodeId>,
     /// Who has whole copies.
     pub(super) replicas: BTreeMap<NodeId, SlotSet>,
+    /// What copies take over in this document. They have to adopt it before they can hand it on.
+    pub(super) promoted: SlotSet,
     pub(super) handoffs: Vec<Handoff>,
     pub(super) changes: Vec<ChangeReason>,
     pub(super) waits: Vec<WaitReason>,
@@ -56,6 +58,7 @@ impl<'a> Draft<'a> {
             replicas: current.replicas.clone(),
             members: current.members.clone(),
             owners,
+            promoted: SlotSet::new(),
             handoffs: current.handoffs.clone(),
             changes: Vec::new(),
             waits: Vec::new(),
@@ -289,7 +292,10 @@ impl<'a> Draft<'a> {
         let mut blocked = Vec::new();
         let mut late: BTreeMap<NodeId, Epoch> = BTreeMap::new();
         for Move { slots, from, to } in moves(&ring_of(&self.owners), target) {
-            let free: SlotSet = slots.iter().filter(|&slot| !standing.contains(slot)).collect();
+            let free: SlotSet = slots
+                .iter()
+                .filter(|&slot| !standing.contains(slot) && !self.promoted.contains(slot))
+                .collect();
             for range in free.ranges() {
                 let handoff = Handoff {
                     slots: range,

@@ -130,7 +130,9 @@ impl World {
             document.replicas.contains_key(id) || document.ring().owned_counts().contains_key(id)
         });
         // Without copies it has nobody to give its slots to, and is killed in the end.
-        let patience_ends = self.calm && self.random.one_in(100);
+        let patience_ends = if self.calm { 100 } else { 10 };
+        let patience_ends = self.random.one_in(patience_ends)
+            && (self.calm || self.factor == 1 || self.unsafe_without(id).is_empty());
         if !listed && node.table.served().is_empty() || patience_ends {
             self.end(id);
             self.boot(id.clone());

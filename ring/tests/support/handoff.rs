@@ -150,19 +150,22 @@ impl World {
         }
     }
 
-    /// Hands over what is frozen once the copies have everything.
+    /// Hands over what is frozen once the copies have everything, and nobody before this node answers for it any more:
+    /// the target knows of no fence.
     pub fn prepared(&mut self, id: &NodeId) {
-        let bug = self.bug;
+        let (now_ms, bug) = (self.now_ms, self.bug);
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
+        let now_ms = now_ms + node.clock_ms;
         let ready: Vec<Slot> = node
             .prepares
             .keys()
             .copied()
             .filter(|&slot| {
                 let version = node.versions.get(&slot).copied().unwrap_or_default();
-                node.copies_have(slot, version, bug)
+                let fenced = node.fenced.get(&slot).is_some_and(|&until_ms| until_ms > now_ms);
+                !fenced && node.copies_have(slot, version, bug)
             })
             .collect();
         for slot in ready {
