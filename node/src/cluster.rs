@@ -99,6 +99,8 @@ struct Control {
     promises: Promises,
     /// Whole copies that are being filled anew: the keys that have come.
     refills: BTreeMap<Slot, BTreeSet<Box<[u8]>>>,
+    /// The newest stream of each sender, and which life of it.
+    streams: BTreeMap<NodeId, (Incarnation, u64)>,
     /// When the last document was adopted, on the journal's clock.
     adopted_at_ms: u64,
 }
@@ -126,6 +128,7 @@ impl ClusterState {
                 neighbours: BTreeMap::new(),
                 promises: Promises::default(),
                 refills: BTreeMap::new(),
+                streams: BTreeMap::new(),
                 adopted_at_ms: 0,
             }),
             access: AccessTable::new(),
@@ -157,6 +160,7 @@ impl ClusterState {
         if now_ms.saturating_sub(control.adopted_at_ms) > lease_ms {
             control.table.forget_former_servers();
         }
+        let follows = document.epoch == control.table.epoch().next();
         let outcome = control.table.adopt(document)?;
         if !outcome.is_new {
             return Ok(false);
@@ -169,7 +173,7 @@ impl ClusterState {
         if let Some(document) = control.table.document() {
             *self.published.write() = Arc::new(Published::of(&control.table, document));
         }
-        let has_copies = control.table.has_copies();
+        let (has_copies, epoch) = (control.table.has_copies(), control.table.epoch());
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
             control.wanted = document.wanted_replicas();
@@ -208,7 +212,12 @@ impl ClusterState {
             match links {
                 Some(links) => {
                     let fenced_until_ms = Self::fenced_until_ms(&control, &outcome.fences, slot);
-                    self.store.journal.serve(slot, links, fenced_until_ms);
+                    let has_others = !links.required.is_empty();
+                    self.store.journal.serve(slot, links, epoch, fenced_until_ms);
+                    if has_others && outcome.promoted.contains(slot) {
+                        // Each may have more than the others of what was never acknowledged.
+                        self.store.journal.cleared(slot);
+                    }
                 }
                 None if is_served => self.store.journal.forget(slot),
                 None => self.store.journal.leave(slot, false),
@@ -218,7 +227,7 @@ impl ClusterState {
         self.store
             .journal
             .sets_changed(&links_before, |slot| self.store.lock_slot(slot));
-        self.follow_fills(&mut control);
+        self.follow_fills(&mut control, follows);
         drop(control);
         self.note_change();
         Ok(true)

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
-use annulus_ring::{SLOT_COUNT, Slot};
+use annulus_ring::{Epoch, SLOT_COUNT, Slot};
 use parking_lot::RwLock;
 
 pub use link::{Batch, Changed, Link};
@@ -73,6 +73,8 @@ struct Mark {
     set: AtomicU16,
     /// The lsn of its last change.
     written: AtomicU64,
+    /// The epoch at which this node began to serve it.
+    served_since: AtomicU64,
     /// Nobody is answered before this moment.
     fenced_until_ms: AtomicU64,
     /// Changes that only a node had to which the slot's changes don't go any more are being given to the others.
@@ -212,7 +214,7 @@ impl Journal {
 
     /// From now on the slot is served here and has these copies. The caller holds the slot. Replies wait until
     /// [`sets_changed`](Self::sets_changed) if somebody has none any more who had, or was to have, one.
-    pub fn serve(&self, slot: Slot, set: LinkSet, fenced_until_ms: u64) {
+    pub fn serve(&self, slot: Slot, set: LinkSet, epoch: Epoch, fenced_until_ms: u64) {
         self.is_on.store(true, Ordering::Relaxed);
         let marks = self
             .marks
@@ -220,6 +222,9 @@ impl Journal {
         let mark = &marks[slot.index()];
         mark.fenced_until_ms.fetch_max(fenced_until_ms, Ordering::Relaxed);
         let before = self.set_of(slot);
+        if before.is_none() {
+            mark.served_since.store(epoch.0, Ordering::Relaxed);
+        }
         let keeps_all = before.is_none_or(|before| before.links().all(|link| set.contains(link)));
         if !keeps_all {
             mark.adopting.store(true, Ordering::Relaxed);
@@ -285,6 +290,12 @@ impl Journal {
                 *set = None;
             }
         }
+    }
+
+    /// Until when nobody is answered for the slot.
+    pub fn fenced_until_ms(&self, slot: Slot) -> u64 {
+        self.mark(slot)
+            .map_or(0, |mark| mark.fenced_until_ms.load(Ordering::Relaxed))
     }
 
     /// Whether all whole copies have everything of the slot; if not, the waker is called when there is news.

@@ -79,6 +79,9 @@ pub enum CopyRefusal {
     /// The two have rings of different epochs.
     #[error("the ring here has epoch {0}")]
     OtherEpoch(Epoch),
+    /// The sender has opened another stream since.
+    #[error("this is not the sender's newest stream")]
+    OldStream,
     /// This node is to have no copy of the slot from that sender.
     #[error("no copy of slot {0} is to come from that node")]
     NotACopy(Slot),
@@ -135,8 +138,9 @@ impl ClusterState {
         before
     }
 
-    /// Owner: after all slots have their sets: what is to be filled now, and declared again.
-    pub(super) fn follow_fills(&self, control: &mut Control) {
+    /// Owner: after all slots have their sets: what is to be filled now, and declared again. Unless the document follows the
+    /// one before directly, copies may have been dropped in between, and are filled anew.
+    pub(super) fn follow_fills(&self, control: &mut Control, follows: bool) {
         let mut filling: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
         for slot in Slot::all() {
             if let Some(copies) = control.table.copies_of(slot, &control.wanted) {
@@ -148,6 +152,10 @@ impl ClusterState {
         let mut again = Vec::new();
         for (id, neighbour) in &mut control.neighbours {
             let filling = filling.remove(id).unwrap_or_default();
+            if !follows {
+                neighbour.filled = SlotSet::new();
+                neighbour.in_fill = SlotSet::new();
+            }
             neighbour.filled = neighbour.filled.intersection(&filling);
             neighbour.in_fill = neighbour.in_fill.intersection(&filling);
             neighbour.to_fill = filling
@@ -254,7 +262,7 @@ impl ClusterState {
         copies.required.extend::<Vec<NodeId>>(required);
         let journal = &self.store.journal;
         let guard = self.store.lock_slot(slot);
-        journal.serve(slot, link_set(control, &copies), 0);
+        journal.serve(slot, link_set(control, &copies), control.table.epoch(), 0);
         let written = journal.written(slot);
         drop(guard);
         if let Some(neighbour) = control.neighbours.get_mut(id) {
@@ -266,11 +274,19 @@ impl ClusterState {
     pub fn apply_copies(
         &self,
         (sender, incarnation): (&NodeId, Incarnation),
-        epoch: Epoch,
+        (epoch, stream): (Epoch, u64),
         changes: Vec<CopyChange>,
         unix_ms: u64,
     ) -> Result<(), CopyRefusal> {
         let mut control = self.control.lock();
+        let newest = control
+            .streams
+            .entry(sender.clone())
+            .and_modify(|newest| *newest = newest_of(*newest, (incarnation, stream)))
+            .or_insert((incarnation, stream));
+        if *newest != (incarnation, stream) {
+            return Err(CopyRefusal::OldStream);
+        }
         if control.table.epoch() != epoch {
             return Err(CopyRefusal::OtherEpoch(control.table.epoch()));
         }
@@ -349,6 +365,15 @@ impl ClusterState {
             .map(|(id, _)| control.promises.until_ms(id))
             .max()
             .unwrap_or_default()
+    }
+}
+
+/// Of two streams of a sender the one that counts: the later of one life, and that of another life than was known.
+fn newest_of(known: (Incarnation, u64), found: (Incarnation, u64)) -> (Incarnation, u64) {
+    if known.0 == found.0 && known.1 > found.1 {
+        known
+    } else {
+        found
     }
 }
 

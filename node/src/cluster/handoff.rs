@@ -277,7 +277,8 @@ impl ClusterState {
         guard.set_copy(false);
         if let Some(copies) = copies {
             let links = link_set(&control, &copies);
-            self.store.journal.serve(ticket.slot, links, 0);
+            let epoch = control.table.epoch();
+            self.store.journal.serve(ticket.slot, links, epoch, 0);
         }
         self.publish(&control, ticket.slot);
         drop(guard);

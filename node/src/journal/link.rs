@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use annulus_ring::{Incarnation, NodeId, Slot};
+use annulus_ring::{Epoch, Incarnation, NodeId, Slot};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -92,6 +92,10 @@ pub struct Link {
     wake: Notify,
     acked: AtomicU64,
     leased_until_ms: AtomicU64,
+    /// The epoch at which the last lease was given.
+    lease_epoch: AtomicU64,
+    /// How many streams were opened.
+    streams: AtomicU64,
     waiters: Mutex<Vec<(u64, Waker)>>,
 }
 
@@ -111,6 +115,8 @@ impl Link {
             wake: Notify::new(),
             acked: AtomicU64::new(0),
             leased_until_ms: AtomicU64::new(0),
+            lease_epoch: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             waiters: Mutex::default(),
         }
     }
@@ -182,8 +188,13 @@ impl Link {
         }
     }
 
-    /// The node has everything up to the lsn, and gave a lease in answer to what was sent at that moment.
-    pub fn acknowledge(&self, lsn: u64, sent_ms: u64) {
+    /// The number of a new stream.
+    pub fn open_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The node has everything up to the lsn, and gave a lease at that epoch in answer to what was sent at that moment.
+    pub fn acknowledge(&self, lsn: u64, sent_ms: u64, epoch: Epoch) {
         let mut queue = self.queue.lock();
         while queue.flights.front().is_some_and(|flight| flight.lsn <= lsn) {
             queue.flights.pop_front();
@@ -193,6 +204,8 @@ impl Link {
         let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         self.leased_until_ms
             .fetch_max(sent_ms + lease_ms, Ordering::Release);
+        // After the moment, so that whoever sees the epoch sees its lease.
+        self.lease_epoch.fetch_max(epoch.0, Ordering::Release);
         let acked = self.acked();
         let mut waiters = self.waiters.lock();
         let mut ready = Vec::new();
@@ -224,9 +237,12 @@ impl Link {
         self.poll_until(lsn, waker, || self.acked() >= lsn)
     }
 
-    /// Whether the node's lease holds at that moment; if not, the waker is called when the node has answered.
-    pub(super) fn poll_leased(&self, now_ms: u64, waker: &Waker) -> bool {
-        self.poll_until(0, waker, || self.leased_until_ms() > now_ms)
+    /// Whether the node's lease holds at that moment and was given at that epoch or later, since which this node serves what
+    /// it is about; if not, the waker is called when the node has answered.
+    pub(super) fn poll_leased(&self, since: Epoch, now_ms: u64, waker: &Waker) -> bool {
+        let is_leased =
+            || self.lease_epoch.load(Ordering::Acquire) >= since.0 && self.leased_until_ms() > now_ms;
+        self.poll_until(0, waker, is_leased)
     }
 
     fn poll_until(&self, lsn: u64, waker: &Waker, is_met: impl Fn() -> bool) -> bool {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use annulus_ring::Slot;
+use annulus_ring::{Epoch, Slot};
 
-use super::{HANDED_OVER, Journal, LinkSet, NO_COPIES, TAKEN_AWAY};
+use super::{HANDED_OVER, Journal, Link, LinkSet, NO_COPIES, TAKEN_AWAY};
 
 /// One command on a slot with copies.
 #[derive(Debug, Clone)]
@@ -190,7 +190,9 @@ fn judge(
     if fenced_until_ms > now_ms {
         return Verdict::Until(fenced_until_ms);
     }
-    if !set.required.iter().all(|link| link.poll_leased(now_ms, waker)) {
+    let since = Epoch(mark.served_since.load(Ordering::Relaxed));
+    let is_leased = |link: &Arc<Link>| link.poll_leased(since, now_ms, waker);
+    if !set.required.iter().all(is_leased) {
         return Verdict::Waits;
     }
     let acks = usize::from(journal.acks());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use annulus_proto::v1;
 use annulus_proto::v1::replicate_reply::Refusal;
 use annulus_proto::v1::slot_change::Step;
-use annulus_ring::{Incarnation, NodeId};
+use annulus_ring::{Incarnation, NodeId, SlotSet};
 use tonic::{Status, Streaming};
 use tracing::debug;
 
@@ -23,6 +23,8 @@ pub(super) struct CopyStream {
     messages: Streaming<v1::ReplicateRequest>,
     /// Parts of an entry may come in several messages.
     joiner: Joiner,
+    /// Slots whose fill has begun in this stream.
+    begun: SlotSet,
     is_over: bool,
 }
 
@@ -33,6 +35,7 @@ impl CopyStream {
             context,
             messages,
             joiner,
+            begun: SlotSet::new(),
             is_over: false,
         }
     }
@@ -65,7 +68,7 @@ impl CopyStream {
         // Nothing of it is looked at before it is known that both mean the same ring.
         let refused = if sender.epoch == self.context.state.epoch() {
             let changes = self.read(message.changes)?;
-            self.apply((&id, incarnation), sender.epoch, changes)
+            self.apply((&id, incarnation), (sender.epoch, message.stream), changes)
         } else {
             Err(CopyRefusal::OtherEpoch(sender.epoch))
         };
@@ -73,6 +76,7 @@ impl CopyStream {
             debug!(from = %id, %refusal, "refused changes");
             let (code, slot) = match refusal {
                 CopyRefusal::OtherEpoch(_) => (Refusal::Epoch, 0),
+                CopyRefusal::OldStream => (Refusal::Stream, 0),
                 CopyRefusal::NotACopy(slot) => (Refusal::Slot, slot.number()),
                 CopyRefusal::NoRoom(slot) => (Refusal::Room, slot.number()),
             };
@@ -89,8 +93,22 @@ impl CopyStream {
             self.context.counters.bytes_in.add(payload_bytes(&change.entries));
             let step = change.step();
             let entries = self.joiner.join(change.entries);
+            let slot = slot(change.slot)?;
+            match step {
+                Step::Apply => {}
+                Step::Begin => {
+                    self.begun.insert(slot);
+                }
+                // What came before may have been dropped with an earlier stream.
+                Step::Complete if self.begun.remove(slot) => {}
+                Step::Complete => {
+                    return Err(Status::failed_precondition(
+                        "COMPLETE without BEGIN in this stream",
+                    ));
+                }
+            }
             read.push(CopyChange {
-                slot: slot(change.slot)?,
+                slot,
                 begins: step == Step::Begin,
                 completes: step == Step::Complete,
                 entries: entries.map_err(|error| Status::invalid_argument(error.to_string()))?,
@@ -103,11 +121,11 @@ impl CopyStream {
     fn apply(
         &self,
         sender: (&NodeId, Incarnation),
-        epoch: annulus_ring::Epoch,
+        (epoch, stream): (annulus_ring::Epoch, u64),
         changes: Vec<CopyChange>,
     ) -> Result<(), CopyRefusal> {
         self.context
             .state
-            .apply_copies(sender, epoch, changes, clock::now_ms())
+            .apply_copies(sender, (epoch, stream), changes, clock::now_ms())
     }
 }

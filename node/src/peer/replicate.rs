@@ -11,7 +11,7 @@ use std::time::Duration;
 use annulus_proto::v1::replicate_reply::Refusal;
 use annulus_proto::v1::slot_change::Step;
 use annulus_proto::v1::{ReplicateReply, ReplicateRequest, SlotChange};
-use annulus_ring::{NodeId, Slot};
+use annulus_ring::{Epoch, NodeId, Slot};
 use futures::stream::poll_fn;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -143,6 +143,7 @@ struct Stream<'a> {
     /// Everything up to this lsn has been sent by this stream.
     lsn: u64,
     answered: bool,
+    number: u64,
 }
 
 impl<'a> Stream<'a> {
@@ -156,6 +157,7 @@ impl<'a> Stream<'a> {
             ready: VecDeque::new(),
             lsn: 0,
             answered: false,
+            number: link.open_stream(),
         }
     }
 
@@ -217,7 +219,8 @@ impl<'a> Stream<'a> {
         };
         self.answered = true;
         self.fill_bytes_in_flight -= sent.fill_bytes;
-        self.link.acknowledge(reply.lsn, reply.sent_ms);
+        let epoch = Epoch(reply.sender.as_ref().map_or(0, |sender| sender.epoch));
+        self.link.acknowledge(reply.lsn, reply.sent_ms, epoch);
         context.state.note_copied(self.link, &sent.whole);
         Ok(())
     }
@@ -252,6 +255,7 @@ impl<'a> Stream<'a> {
             lsn: self.lsn,
             sent_ms: journal.clock().now_ms(),
             changes: content.changes,
+            stream: self.number,
         };
         self.in_flight.push_back(InFlight {
             fill_bytes,

@@ -353,6 +353,7 @@ impl Outgoing {
         let entries = entries.unwrap_or_default();
         if self.complete {
             let journal = &self.context.node.store.journal;
+            tokio::time::sleep_until(journal.clock().moment(journal.fenced_until_ms(self.slot))).await;
             poll_fn(|context| {
                 if journal.poll_copied(self.slot, context.waker()) {
                     Poll::Ready(())

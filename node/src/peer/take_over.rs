@@ -73,6 +73,13 @@ pub(super) async fn give_up(
     }
     context.froze.notify_one();
     let journal = &context.node.store.journal;
+    let fences = freezes
+        .slots
+        .iter()
+        .map(|&(slot, _)| journal.fenced_until_ms(slot));
+    let fenced_until_ms = fences.max().unwrap_or_default();
+    // Who has just been promoted may not answer yet, and so may nobody in its name.
+    tokio::time::sleep_until(journal.clock().moment(fenced_until_ms)).await;
     let copied = poll_fn(|task| {
         let is_copied = |&(slot, _): &(Slot, u64)| journal.poll_copied(slot, task.waker());
         if freezes.slots.iter().all(is_copied) {
