@@ -357,6 +357,9 @@ pub fn note_unsettled(context: &mut Context<'_>, slot: Slot, writes: bool) {
     let journal = &context.node.store.journal;
     if journal.is_on() {
         context.session.unsettled.note(journal, slot, writes);
+        if writes {
+            context.session.last_write = Some(slot);
+        }
     }
 }
 

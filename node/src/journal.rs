@@ -188,7 +188,7 @@ impl Journal {
 
     /// The lsn of the last change of all. Asked while a link's queue is locked, it covers everything in that queue, and nothing
     /// that will come into it.
-    pub(crate) fn last_lsn(&self) -> u64 {
+    pub fn last_lsn(&self) -> u64 {
         self.lsn.load(Ordering::SeqCst)
     }
 
@@ -292,6 +292,25 @@ impl Journal {
         }
     }
 
+    /// Who has, or is given, copies of anything that is served here, by name.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        let mut links: Vec<Arc<Link>> = Vec::new();
+        for set in self.sets.read().iter().flatten() {
+            links.extend(set.links().cloned());
+        }
+        links.sort_by(|a, b| a.id.cmp(&b.id));
+        links.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        links
+    }
+
+    /// How many nodes have everything of the slot.
+    pub fn copies_up_to_date(&self, slot: Slot) -> usize {
+        let written = self.written(slot);
+        self.set_of(slot).map_or(0, |set| {
+            set.links().filter(|link| link.acked() >= written).count()
+        })
+    }
+
     /// Until when nobody is answered for the slot.
     pub fn fenced_until_ms(&self, slot: Slot) -> u64 {
         self.mark(slot)
@@ -307,3 +326,6 @@ impl Journal {
         set.required.iter().all(|link| link.poll_acked(written, waker))
     }
 }
+
+#[cfg(test)]
+mod tests;

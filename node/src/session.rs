@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use annulus_ring::Slot;
+
 use crate::clients::{Client, Introduction};
 use crate::journal::Unsettled;
 use crate::resp::Reply;
@@ -41,6 +43,8 @@ pub struct Session {
     pub tracked_reads: Option<Consent>,
     /// `CLIENT CACHING` was said of the command that follows.
     pub caching_said: bool,
+    /// The slot that it wrote to last, where that has copies.
+    pub last_write: Option<Slot>,
     /// Commands whose replies wait for copies.
     pub unsettled: Unsettled,
 }
@@ -57,6 +61,7 @@ impl Session {
             watched: None,
             tracked_reads: None,
             caching_said: false,
+            last_write: None,
             unsettled: Unsettled::default(),
         }
     }

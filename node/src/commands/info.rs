@@ -151,8 +151,24 @@ fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     )
 }
 
-fn replication(_: &Context<'_>, text: &mut String) -> std::fmt::Result {
-    fields!(text, role: "master", connected_slaves: 0, master_repl_offset: 0)
+fn replication(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
+    let store = &context.node.store;
+    let (journal, now_ms) = (&store.journal, store.journal.clock().now_ms());
+    let links = journal.links();
+    let heard = links
+        .iter()
+        .filter(|link| link.leased_until_ms() > now_ms)
+        .count();
+    fields!(
+        text,
+        role: "master",
+        connected_slaves: heard,
+        min_slaves_good_slaves: heard,
+        acks: journal.acks(),
+        master_repl_offset: journal.last_lsn(),
+        copied_keys: store.copied_keys(),
+        copied_bytes: store.copied_bytes(),
+    )
 }
 
 /// The processor time that the process has used, in kernel and in user mode; zeros where it can't be read.

@@ -1,5 +1,7 @@
 //! Commands on the node.
 
+use annulus_ring::NodeId;
+
 use crate::clock;
 use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
@@ -24,17 +26,35 @@ pub fn time(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// `ROLE`: a master without replicas.
-pub fn role(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+/// `ROLE`: every node is the master of what it owns; the replicas are the nodes that have copies of some of it.
+pub fn role(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
+    let journal = &context.node.store.journal;
+    let view = context.node.routing.view();
+    let address = |id: &NodeId| {
+        let member = view.members.iter().find(|member| member.id == *id);
+        member.and_then(|member| member.address.clone())
+    };
+    let links = journal.links();
+    let copies = links
+        .iter()
+        .filter_map(|link| Some((address(&link.id)?, link.acked())));
+    let copies: Vec<_> = copies.collect();
     reply.array(3);
     reply.bulk(b"master");
-    reply.integer(0);
-    reply.array(0);
+    reply.integer(i64::try_from(journal.last_lsn()).unwrap_or(i64::MAX));
+    reply.array(copies.len());
+    for (address, acked) in copies {
+        reply.array(3);
+        reply.bulk(address.host.as_bytes());
+        reply.bulk(address.client_port.to_string().as_bytes());
+        reply.bulk(acked.to_string().as_bytes());
+    }
     Ok(())
 }
 
-/// `WAIT numreplicas timeout`: no replica has acknowledged anything, and none ever will, so it doesn't wait.
-pub fn wait(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
+/// `WAIT numreplicas timeout`: how many nodes have what this connection wrote last, and all before it in its slot. It
+/// doesn't wait: with `acks`, the write was answered only when so many had it.
+pub fn wait(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     integer(args.at(1))?;
     if integer(args.at(2))
         .map_err(|_| CommandError::Fixed("ERR timeout is not an integer or out of range"))?
@@ -42,7 +62,9 @@ pub fn wait(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     {
         return Err(CommandError::Fixed("ERR timeout is negative"));
     }
-    reply.integer(0);
+    let journal = &context.node.store.journal;
+    let last_write = context.session.last_write;
+    reply.count(last_write.map_or(0, |slot| journal.copies_up_to_date(slot)));
     Ok(())
 }
 

@@ -150,6 +150,8 @@ impl Store {
     /// Removes the entry, unless it is gone or was used since it was sampled.
     fn evict_candidate(&self, candidate: Candidate, now_ms: u64) -> bool {
         let mut guard = self.lock_slot(candidate.slot);
-        guard.remove_hashed(candidate.hash, |stored| self.is_still(candidate, stored, now_ms))
+        // It was sampled before the slot went to another node.
+        !guard.is_copy()
+            && guard.remove_hashed(candidate.hash, |stored| self.is_still(candidate, stored, now_ms))
     }
 }

@@ -34,6 +34,9 @@ async fn copies_are_listed_and_hold_what_was_written() {
     client.check("DEL {a}gone", ":1\r\n");
     client.check("HDEL {a}hash f2", ":1\r\n");
     let before: Vec<String> = table.iter().map(|(_, read)| client.ask(read)).collect();
+    client.check("WAIT 1 100", ":1\r\n");
+    assert!(client.ask("INFO replication").contains("connected_slaves:"));
+    assert!(client.ask("ROLE").starts_with("*3\r\n$6\r\nmaster\r\n"));
     let keys = client.ask("DBSIZE");
 
     let (owner, copy) = (cluster.owner("{a}"), cluster.copy("{a}"));
