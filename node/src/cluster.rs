@@ -277,7 +277,11 @@ impl ClusterState {
             .document()
             .and_then(|document| document.replicas.get(control.table.id()))
             .map_or(0, SlotSet::len);
-        control.table.served().len() + copies
+        // What was handed over still counts on this node until the ring says who owns it.
+        let owned = control.table.document().map_or_else(SlotSet::new, |document| {
+            document.ring().slots_of(control.table.id())
+        });
+        control.table.served().union(&owned).len() + copies
     }
 
     /// How many slots this node serves. Looks at every slot.

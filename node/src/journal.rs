@@ -88,6 +88,8 @@ pub struct Journal {
     marks: OnceLock<Box<[Mark]>>,
     sets: RwLock<Vec<Option<Arc<LinkSet>>>>,
     lsn: AtomicU64,
+    /// How many streams were opened.
+    streams: AtomicU64,
     /// Counts changes of sets: a waiting reply looks at its slots again.
     generation: AtomicU64,
     acks: AtomicU8,
@@ -102,6 +104,7 @@ impl Default for Journal {
             // Number 0 stands for no copies.
             sets: RwLock::new(vec![None]),
             lsn: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             acks: AtomicU8::new(0),
             clock: MonotonicClock::start(),
@@ -174,7 +177,10 @@ impl Journal {
 
     fn note(&self, slot: Slot, key: Option<&[u8]>) {
         let Some(set) = self.set_of(slot) else { return };
-        let mut queues: Vec<_> = set.links().map(|link| link.lock()).collect();
+        let mut links: Vec<&Arc<Link>> = set.links().collect();
+        // In one order everywhere: threads that hold other slots take the same queues.
+        links.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let mut queues: Vec<_> = links.into_iter().map(|link| link.lock()).collect();
         // A queue that is locked now will not be asked for this lsn before the key is in it.
         let lsn = self.lsn.fetch_add(1, Ordering::SeqCst) + 1;
         for queue in &mut queues {
@@ -309,6 +315,11 @@ impl Journal {
         self.set_of(slot).map_or(0, |set| {
             set.links().filter(|link| link.acked() >= written).count()
         })
+    }
+
+    /// The number of a new stream of changes; it grows as long as the process lives.
+    pub fn open_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Until when nobody is answered for the slot.

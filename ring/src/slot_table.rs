@@ -334,7 +334,14 @@ impl SlotTable {
                 freeze.to = index_of(&document, &handoff.to);
             }
         }
-        self.taken_over = SlotSet::new();
+        let standing = |slot: &Slot| {
+            let handoff = document
+                .handoffs
+                .iter()
+                .find(|handoff| handoff.slots.contains(*slot));
+            handoff.is_some_and(|handoff| self.stands(*slot, handoff))
+        };
+        self.taken_over = self.taken_over.iter().filter(standing).collect();
         self.states = states;
         self.document = Some(document);
         outcome.pull = self.pull();

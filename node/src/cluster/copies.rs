@@ -301,6 +301,7 @@ impl ClusterState {
             if !may {
                 return Err(CopyRefusal::NotACopy(slot));
             }
+            control.table.note_change_from(slot, sender);
             let mut guard = self.store.lock_slot(slot);
             guard.set_copy(true);
             if change.begins {

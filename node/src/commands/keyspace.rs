@@ -145,15 +145,24 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
     if let Some(frozen) = Slot::all().find(|&slot| context.node.routing.access(slot) == Access::ReadOnly) {
         return Err(CommandError::TryAgain(frozen));
     }
-    let mut next = store.next_occupied(Slot::ZERO);
-    while let Some(slot) = next {
-        let mut guard = store.lock_slot(slot);
+    let served = |slot: &Slot| context.node.routing.access(*slot) == Access::ReadWrite;
+    if Slot::all()
+        .filter(served)
+        .any(|slot| !store.journal.may_write(slot))
+    {
+        return Err(CommandError::NoReplicas);
+    }
+    for slot in Slot::all() {
+        if store.next_occupied(slot) == Some(slot) {
+            let mut guard = store.lock_slot(slot);
+            if context.node.routing.access(slot) == Access::ReadWrite {
+                guard.flush();
+            }
+        }
+        // Of an empty slot it has to be known as well that it is still this node's.
         if context.node.routing.access(slot) == Access::ReadWrite {
-            guard.flush();
             context.session.unsettled.note(&store.journal, slot, true);
         }
-        drop(guard);
-        next = following(slot).and_then(|from| store.next_occupied(from));
     }
     store.tracking.flush();
     reply.ok();

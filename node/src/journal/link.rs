@@ -1,6 +1,6 @@
 //! What one life of another node is to be sent, and what it has acknowledged.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
@@ -10,6 +10,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{Journal, LEASE};
+
+/// More changes than these are kept as whole slots, of which there are fewer.
+const CHANGES_MAX: usize = 1 << 18;
 
 /// A key that changed, or a whole slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,19 @@ impl Queue {
             slot,
             key: key.map(Into::into),
         });
+        if self.changes.len() > CHANGES_MAX {
+            self.collapse();
+        }
+    }
+
+    /// Instead of the keys, whole slots: so that what is kept for a node that is away is bounded.
+    #[cold]
+    fn collapse(&mut self) {
+        let slots: BTreeSet<Slot> = self.changes.iter().map(|changed| changed.slot).collect();
+        self.changes = slots
+            .into_iter()
+            .map(|slot| Changed { slot, key: None })
+            .collect();
     }
 }
 
@@ -94,8 +110,6 @@ pub struct Link {
     leased_until_ms: AtomicU64,
     /// The epoch at which the last lease was given.
     lease_epoch: AtomicU64,
-    /// How many streams were opened.
-    streams: AtomicU64,
     waiters: Mutex<Vec<(u64, Waker)>>,
 }
 
@@ -116,7 +130,6 @@ impl Link {
             acked: AtomicU64::new(0),
             leased_until_ms: AtomicU64::new(0),
             lease_epoch: AtomicU64::new(0),
-            streams: AtomicU64::new(0),
             waiters: Mutex::default(),
         }
     }
@@ -188,11 +201,6 @@ impl Link {
         }
     }
 
-    /// The number of a new stream.
-    pub fn open_stream(&self) -> u64 {
-        self.streams.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
     /// The node has everything up to the lsn, and gave a lease at that epoch in answer to what was sent at that moment.
     pub fn acknowledge(&self, lsn: u64, sent_ms: u64, epoch: Epoch) {
         let mut queue = self.queue.lock();
@@ -249,7 +257,11 @@ impl Link {
         if is_met() {
             return true;
         }
-        self.waiters.lock().push((lsn, waker.clone()));
+        let mut waiters = self.waiters.lock();
+        // A task waits for one thing at a time.
+        waiters.retain(|(_, other)| !other.will_wake(waker));
+        waiters.push((lsn, waker.clone()));
+        drop(waiters);
         // It may have come true before the waker was there.
         is_met()
     }

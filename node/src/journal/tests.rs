@@ -160,13 +160,16 @@ fn what_a_lost_copy_did_not_acknowledge_goes_to_the_next() {
 }
 
 #[test]
-fn replies_of_a_slot_that_was_taken_away_fail_and_those_of_one_handed_over_do_not() {
-    for (handed_over, failed) in [(true, 0), (false, 2)] {
+fn replies_of_a_slot_that_was_taken_away_fail_and_of_one_handed_over_those_of_reads() {
+    for (handed_over, failed) in [(true, 1), (false, 3)] {
         let a = link("a");
         let journal = journal(1, set(&[&a], &[]));
         let mut unsettled = Unsettled::default();
         write(&journal, &mut unsettled, b"1");
         write(&journal, &mut unsettled, b"2");
+        let from = unsettled.len();
+        unsettled.note(&journal, slot(), false);
+        unsettled.place_reply(from, &(10..15));
         journal.leave(slot(), handed_over);
         journal.sets_changed(&[a], |_| ());
         assert!(is_over(&journal, &mut unsettled));

@@ -159,9 +159,9 @@ impl Unsettled {
     pub fn take_failed(&mut self) -> Vec<WaitingReply> {
         let mut failed = std::mem::take(&mut self.lost);
         failed.extend(self.items.drain(..).map(|item| item.reply));
+        failed.retain(|reply| !reply.place.is_empty());
         failed.sort_unstable_by_key(|reply| std::cmp::Reverse(reply.place.start));
         failed.dedup_by_key(|reply| reply.place.start);
-        failed.retain(|reply| !reply.place.is_empty());
         failed
     }
 }
@@ -169,7 +169,7 @@ impl Unsettled {
 fn judge(
     journal: &Journal,
     sets: &[Option<Arc<LinkSet>>],
-    item: &Item,
+    item: &mut Item,
     now_ms: u64,
     waker: &Waker,
 ) -> Verdict {
@@ -178,8 +178,10 @@ fn judge(
     };
     let number = mark.set.load(Ordering::Acquire);
     let set = match number {
-        NO_COPIES | HANDED_OVER => return Verdict::Settled,
-        TAKEN_AWAY => return Verdict::TakenAway,
+        NO_COPIES => return Verdict::Settled,
+        // The copies had every write before. Whether a read was still this node's to answer isn't known any more.
+        HANDED_OVER if item.reply.writes => return Verdict::Settled,
+        HANDED_OVER | TAKEN_AWAY => return Verdict::TakenAway,
         number => sets.get(usize::from(number)).and_then(Option::as_ref),
     };
     // While sets are being replaced; soon everybody is woken.
@@ -199,12 +201,12 @@ fn judge(
     if acks == 0 {
         return Verdict::Settled;
     }
-    // With other copies than before, everything counts that they were given since.
-    let lsn = if number == item.set {
-        item.lsn
-    } else {
-        mark.written.load(Ordering::Acquire).max(item.lsn)
-    };
+    // With other copies than before, everything counts that they were given until now.
+    if number != item.set {
+        item.set = number;
+        item.lsn = mark.written.load(Ordering::Acquire).max(item.lsn);
+    }
+    let lsn = item.lsn;
     if !set.required.iter().all(|link| link.poll_acked(lsn, waker)) {
         return Verdict::Waits;
     }

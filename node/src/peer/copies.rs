@@ -83,7 +83,12 @@ impl CopyStream {
             reply.refusal = code.into();
             reply.slot = slot.into();
         }
-        reply.sender = Some(self.context.sender());
+        let mut own = self.context.sender();
+        if reply.refusal() == Refusal::None {
+            // A lease is of the epoch at which it was given.
+            own.epoch = sender.epoch.0;
+        }
+        reply.sender = Some(own);
         Ok(reply)
     }
 

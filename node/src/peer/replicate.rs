@@ -57,6 +57,8 @@ enum StreamEnd {
     NoMember,
     #[error("nothing was answered for {} ms", SILENCE_MAX.as_millis())]
     Silence,
+    #[error("the ring has another epoch")]
+    OtherEpoch,
     #[error("it was closed")]
     Closed,
     #[error("{refusal:?} was refused, slot {slot}")]
@@ -138,11 +140,11 @@ struct Stream<'a> {
     in_flight: VecDeque<InFlight>,
     fill_bytes_in_flight: u64,
     fill: Option<PartialFill>,
-    /// Parts of fills that have been read.
-    ready: VecDeque<Content>,
     /// Everything up to this lsn has been sent by this stream.
     lsn: u64,
     answered: bool,
+    /// The ring that it is about; it ends with it.
+    epoch: Epoch,
     number: u64,
 }
 
@@ -154,10 +156,10 @@ impl<'a> Stream<'a> {
             in_flight: VecDeque::new(),
             fill_bytes_in_flight: 0,
             fill: None,
-            ready: VecDeque::new(),
             lsn: 0,
             answered: false,
-            number: link.open_stream(),
+            epoch: context.state.epoch(),
+            number: context.node.store.journal.open_stream(),
         }
     }
 
@@ -190,14 +192,23 @@ impl<'a> Stream<'a> {
                     self.send(&sender, Content::default()).await?;
                 }
             }
+            if self.context.state.epoch() != self.epoch {
+                return Err(StreamEnd::OtherEpoch);
+            }
             if self.in_flight.len() < MESSAGES_IN_FLIGHT_MAX {
                 self.send_changes(&sender).await?;
             }
             while self.in_flight.len() < MESSAGES_IN_FLIGHT_MAX
                 && self.fill_bytes_in_flight < FILL_BYTES_IN_FLIGHT_MAX
-                && let Some(content) = self.next_fills()
             {
-                self.send(&sender, content).await?;
+                let contents = self.read_fills();
+                if contents.is_empty() {
+                    break;
+                }
+                // All at once: a change that went in between would be followed by what was before it.
+                for content in contents {
+                    self.send(&sender, content).await?;
+                }
             }
         }
     }
@@ -213,6 +224,9 @@ impl<'a> Stream<'a> {
                 refusal: reply.refusal(),
                 slot: reply.slot,
             });
+        }
+        if context.state.epoch() != self.epoch {
+            return Err(StreamEnd::OtherEpoch);
         }
         let Some(sent) = self.in_flight.pop_front() else {
             return Err(StreamEnd::Closed);
@@ -250,8 +264,12 @@ impl<'a> Stream<'a> {
             self.lsn = lsn;
         }
         let fill_bytes = if content.fills { content.bytes as u64 } else { 0 };
+        let own = self.context.sender();
+        if own.epoch != self.epoch.0 {
+            return Err(StreamEnd::OtherEpoch);
+        }
         let request = ReplicateRequest {
-            sender: Some(self.context.sender()),
+            sender: Some(own),
             lsn: self.lsn,
             sent_ms: journal.clock().now_ms(),
             changes: content.changes,
@@ -318,14 +336,7 @@ impl<'a> Stream<'a> {
 
     /// The next slots that the neighbour is to be given, or a part of one: about a message's worth. Empty when there is
     /// nothing to fill.
-    fn next_fills(&mut self) -> Option<Content> {
-        if self.ready.is_empty() {
-            self.read_fills();
-        }
-        self.ready.pop_front()
-    }
-
-    fn read_fills(&mut self) {
+    fn read_fills(&mut self) -> Vec<Content> {
         let store = &self.context.node.store;
         let (mut messages, mut bytes) = (Messages::default(), 0);
         while bytes < FILL_MESSAGE_BYTES {
@@ -370,11 +381,11 @@ impl<'a> Stream<'a> {
                 self.fill = Some(fill);
             }
         }
-        self.ready
-            .extend(messages.end().into_iter().map(|content| Content {
-                fills: true,
-                ..content
-            }));
+        let mut contents = messages.end();
+        for content in &mut contents {
+            content.fills = true;
+        }
+        contents
     }
 }
 

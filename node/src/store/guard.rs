@@ -452,14 +452,16 @@ impl<'a> SlotGuard<'a> {
         }
         self.settle();
         let (bytes, len) = (self.before.bytes, self.before.len as u64);
-        let store = self.store;
+        let (store, fresh) = (self.store, u64::from(self.before.fresh));
         store.copies.set(self.slot, copy);
         if copy {
             store.keys.fetch_sub(len, Ordering::Relaxed);
+            store.fresh.fetch_sub(fresh, Ordering::Relaxed);
             store.copied_keys.fetch_add(len, Ordering::Relaxed);
             store.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
         } else {
             store.keys.fetch_add(len, Ordering::Relaxed);
+            store.fresh.fetch_add(fresh, Ordering::Relaxed);
             store.copied_keys.fetch_sub(len, Ordering::Relaxed);
             store.copied_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -650,7 +652,7 @@ impl SlotGuard<'_> {
                 self.store.occupied.set(self.slot, after.len > 0);
             }
         }
-        if after.fresh != fresh {
+        if after.fresh != fresh && !self.is_copy() {
             let change = u64::from(after.fresh).wrapping_sub(fresh.into());
             self.store.fresh.fetch_add(change, Ordering::Relaxed);
         }

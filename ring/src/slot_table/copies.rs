@@ -89,6 +89,14 @@ impl SlotTable {
         may
     }
 
+    /// A change came from that sender. If it is the target of the slot's handoff, what the source sent before doesn't count
+    /// any more.
+    pub fn note_change_from(&mut self, slot: Slot, sender: &NodeId) {
+        if self.handoff_of(slot).is_some_and(|handoff| handoff.to == *sender) {
+            self.taken_over.insert(slot);
+        }
+    }
+
     /// The copy is whole from now on. `false` when it isn't being filled by that sender.
     pub fn complete_copy(&mut self, slot: Slot, sender: &NodeId, incarnation: Incarnation) -> bool {
         let may = self.may_copy(slot, sender, incarnation) && self.copies[slot.index()] != Copy::None;
@@ -118,7 +126,7 @@ impl SlotTable {
             document.is_replica(id, slot) || self.declared.get(id).is_some_and(|slots| slots.contains(slot))
         };
         // Its target is sent the slot by the handoff.
-        let is_target = |id: &NodeId| handoff.is_some_and(|handoff| handoff.to == *id && !handoff.cancelled);
+        let is_target = |id: &NodeId| handoff.is_some_and(|handoff| handoff.to == *id);
         let mut copies = Copies::default();
         for member in document.members.iter().filter(|member| member.id != self.id) {
             if listed(&member.id) {
