@@ -26,7 +26,7 @@ async fn killed_while_a_node_is_replaced() {
         };
         whole().await?;
         let ledger = Ledger::start(&cache, "ledger").await?;
-        ledger.all_written(seconds(20)).await?;
+        ledger.all_written(seconds(60)).await?;
         let victim: NodeId = "demo-1".parse()?;
         let pod = cache.pods().await?.remove(victim.as_str()).context("no victim")?;
         let node = processes(&pod.uid().context("no UID")?, "annulus-node")?;

@@ -77,7 +77,7 @@ impl Ledger {
         // Impatient: what is measured is how soon a write succeeds, not how well a client waits.
         let client = ClusterClient::builder(addresses)
             .password(cache.password().await?)
-            .connection_timeout(Duration::from_millis(300))
+            .connection_timeout(Duration::from_secs(1))
             .response_timeout(Duration::from_millis(500))
             .retries(2)
             .min_retry_wait(10)
