@@ -69,7 +69,8 @@ pub async fn run(args: LocalArgs) -> Result<(), String> {
     };
     tokio::select! {
         ended = local.serve(woken) => ended,
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(|error| format!("can't wait for Ctrl-C: {error}")),
+        // Also when somebody ends it otherwise than by Ctrl-C, its processes end with it.
+        stopped = super::run::stopped() => stopped,
     }
 }
 

@@ -201,7 +201,8 @@ async fn forward(
     }
 }
 
-async fn stopped() -> Result<(), String> {
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn stopped() -> Result<(), String> {
     let listen = |kind| signal(kind).map_err(|error| format!("can't listen for signals: {error}"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::select! {
