@@ -30,7 +30,7 @@ use copies::{Neighbour, Promises, link_set};
 pub use handoff::{FrozenSlot, PullTicket, ReceiveError, Wanted};
 use published::{AccessTable, Published};
 
-use crate::journal::LEASE;
+use crate::journal::LEASE_MS;
 use crate::routing::{ClusterView, Routing};
 use crate::store::Store;
 
@@ -156,8 +156,7 @@ impl ClusterState {
         }
         let mut control = self.control.lock();
         let now_ms = self.store.journal.clock().now_ms();
-        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        if now_ms.saturating_sub(control.adopted_at_ms) > lease_ms {
+        if now_ms.saturating_sub(control.adopted_at_ms) > LEASE_MS {
             control.table.forget_former_servers();
         }
         let follows = document.epoch == control.table.epoch().next();
@@ -179,6 +178,7 @@ impl ClusterState {
             control.wanted = document.wanted_replicas();
         }
         let links_before = Self::follow_neighbours(&mut control);
+        let mut filling: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
         for slot in Slot::all() {
             let access = control.table.access(slot);
             let is_served = matches!(access, Access::ReadWrite | Access::ReadOnly);
@@ -186,7 +186,12 @@ impl ClusterState {
             let links = (has_copies && is_served)
                 .then(|| control.table.copies_of(slot, &control.wanted))
                 .flatten()
-                .map(|copies| link_set(&control, &copies));
+                .map(|copies| {
+                    for id in &copies.filling {
+                        filling.entry(id.clone()).or_default().insert(slot);
+                    }
+                    link_set(&control, &copies)
+                });
             let same_links = match (&links, self.store.journal.set_of(slot)) {
                 (Some(links), Some(before)) => before.is_same(links),
                 (None, None) => true,
@@ -227,7 +232,7 @@ impl ClusterState {
         self.store
             .journal
             .sets_changed(&links_before, |slot| self.store.lock_slot(slot));
-        self.follow_fills(&mut control, follows);
+        self.follow_fills(&mut control, filling, follows);
         drop(control);
         self.note_change();
         Ok(true)

@@ -11,9 +11,10 @@
 mod link;
 mod unsettled;
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use annulus_ring::{Epoch, SLOT_COUNT, Slot};
@@ -26,7 +27,7 @@ use crate::clock::MonotonicClock;
 
 /// A copy answers for none of the owner's slots for so long after it has answered the owner. It is what a failover waits for
 /// at most, and what an owner that hears nothing may go on for.
-pub const LEASE: Duration = Duration::from_millis(600);
+pub const LEASE_MS: u64 = 600;
 
 /// A reply waits so long for copies; then the outcome of the write is unknown.
 pub const ACKS_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -323,13 +324,32 @@ impl Journal {
     }
 
     /// Until when nobody is answered for the slot.
-    pub fn fenced_until_ms(&self, slot: Slot) -> u64 {
+    fn fenced_until_ms(&self, slot: Slot) -> u64 {
         self.mark(slot)
             .map_or(0, |mark| mark.fenced_until_ms.load(Ordering::Relaxed))
     }
 
+    /// Waits until these slots may be answered for: who was just promoted may not yet, and so may nobody in its name.
+    pub async fn unfenced(&self, slots: &[Slot]) {
+        let fences = slots.iter().map(|&slot| self.fenced_until_ms(slot));
+        let fenced_until_ms = fences.max().unwrap_or_default();
+        tokio::time::sleep_until(self.clock.moment(fenced_until_ms)).await;
+    }
+
+    /// Waits until all whole copies have everything of these slots.
+    pub async fn copied(&self, slots: &[Slot]) {
+        poll_fn(|context| {
+            if slots.iter().all(|&slot| self.poll_copied(slot, context.waker())) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
     /// Whether all whole copies have everything of the slot; if not, the waker is called when there is news.
-    pub fn poll_copied(&self, slot: Slot, waker: &Waker) -> bool {
+    fn poll_copied(&self, slot: Slot, waker: &Waker) -> bool {
         let written = self.written(slot);
         let Some(set) = self.set_of(slot) else {
             return true;

@@ -10,7 +10,8 @@
 //! [`Store::sweep`].
 //!
 //! Every change of an entry goes through `set`, `set_string`, `edit_string`, `update`, `set_expiry`, `remove`, `insert`
-//! or `clear` of the guard: that is where a stream of mutations is to be taken from.
+//! or `clear` of the guard. What clients, expiry and eviction change is told to the [`journal`](crate::journal) there,
+//! and so to other nodes.
 
 pub(crate) mod bitmap;
 pub mod collections;

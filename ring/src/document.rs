@@ -320,23 +320,7 @@ impl RingDocument {
 
     /// Who is to have a copy of what another owns, by member: the next members clockwise of those that stay.
     pub fn wanted_replicas(&self) -> BTreeMap<NodeId, SlotSet> {
-        let mut wanted: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
-        if self.replication_factor < 2 {
-            return wanted;
-        }
-        let stays = |member: &&Member| matches!(member.state, MemberState::Active | MemberState::Joining);
-        let holders: BTreeMap<NodeId, Option<Zone>> = self
-            .members
-            .iter()
-            .filter(stays)
-            .map(|member| (member.id.clone(), member.zone.clone()))
-            .collect();
-        for (range, copies) in self.ring().copies_among(self.replication_factor, &holders) {
-            for id in &copies[1..] {
-                wanted.entry((*id).clone()).or_default().insert_range(range);
-            }
-        }
-        wanted
+        wanted_replicas(&self.ring(), self.replication_factor, &self.members)
     }
 
     /// Whether this document replaces the other: its epoch is higher. An error when they are of two clusters.
@@ -350,4 +334,24 @@ impl RingDocument {
             })
         }
     }
+}
+
+/// Who is to have a copy of what another owns, by member: the next members clockwise of those that stay.
+pub(crate) fn wanted_replicas(ring: &HashRing, factor: u8, members: &[Member]) -> BTreeMap<NodeId, SlotSet> {
+    let mut wanted: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+    if factor < 2 {
+        return wanted;
+    }
+    let stays = |member: &&Member| matches!(member.state, MemberState::Active | MemberState::Joining);
+    let holders: BTreeMap<NodeId, Option<Zone>> = members
+        .iter()
+        .filter(stays)
+        .map(|member| (member.id.clone(), member.zone.clone()))
+        .collect();
+    for (range, copies) in ring.copies_among(factor, &holders) {
+        for id in &copies[1..] {
+            wanted.entry((*id).clone()).or_default().insert_range(range);
+        }
+    }
+    wanted
 }

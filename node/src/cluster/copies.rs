@@ -11,7 +11,7 @@ use std::sync::Arc;
 use annulus_ring::{Copies, Copy, Epoch, Incarnation, Member, MemberState, NodeId, Slot, SlotSet};
 
 use super::{ClusterState, Control};
-use crate::journal::{LEASE, Link, LinkSet};
+use crate::journal::{LEASE_MS, Link, LinkSet};
 use crate::store::{Entry, SlotGuard, TooBig};
 
 /// Another node that has, or is given, copies of slots that are served here, or may soon be.
@@ -45,16 +45,15 @@ impl Neighbour {
 
 /// What a node may not answer for, and until when, because it gave others its word.
 #[derive(Default)]
-pub(super) struct Promises(BTreeMap<NodeId, (Incarnation, u64)>);
+pub(super) struct Promises(BTreeMap<NodeId, u64>);
 
 impl Promises {
-    fn make(&mut self, id: &NodeId, incarnation: Incarnation, now_ms: u64) {
-        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        self.0.insert(id.clone(), (incarnation, now_ms + lease_ms));
+    fn make(&mut self, id: &NodeId, now_ms: u64) {
+        self.0.insert(id.clone(), now_ms + LEASE_MS);
     }
 
     fn until_ms(&self, id: &NodeId) -> u64 {
-        self.0.get(id).map_or(0, |(_, until_ms)| *until_ms)
+        self.0.get(id).copied().unwrap_or_default()
     }
 }
 
@@ -138,17 +137,15 @@ impl ClusterState {
         before
     }
 
-    /// Owner: after all slots have their sets: what is to be filled now, and declared again. Unless the document follows the
-    /// one before directly, copies may have been dropped in between, and are filled anew.
-    pub(super) fn follow_fills(&self, control: &mut Control, follows: bool) {
-        let mut filling: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
-        for slot in Slot::all() {
-            if let Some(copies) = control.table.copies_of(slot, &control.wanted) {
-                for id in copies.filling {
-                    filling.entry(id).or_default().insert(slot);
-                }
-            }
-        }
+    /// Owner: after all slots have their sets: what of `filling`, which is who is to be given which slots, is to be filled
+    /// now, and declared again. Unless the document follows the one before directly, copies may have been dropped in
+    /// between, and are filled anew.
+    pub(super) fn follow_fills(
+        &self,
+        control: &mut Control,
+        mut filling: BTreeMap<NodeId, SlotSet>,
+        follows: bool,
+    ) {
         let mut again = Vec::new();
         for (id, neighbour) in &mut control.neighbours {
             let filling = filling.remove(id).unwrap_or_default();
@@ -334,7 +331,7 @@ impl ClusterState {
             }
         }
         let now_ms = self.store.journal.clock().now_ms();
-        control.promises.make(sender, incarnation, now_ms);
+        control.promises.make(sender, now_ms);
         drop(control);
         if self.store.is_over_budget() {
             self.store.evict(unix_ms);

@@ -9,7 +9,7 @@ use annulus_ring::{Epoch, Incarnation, NodeId, Slot};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::{Journal, LEASE};
+use super::{Journal, LEASE_MS};
 
 /// More changes than these are kept as whole slots, of which there are fewer.
 const CHANGES_MAX: usize = 1 << 18;
@@ -209,9 +209,8 @@ impl Link {
         }
         drop(queue);
         self.acked.fetch_max(lsn, Ordering::Release);
-        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         self.leased_until_ms
-            .fetch_max(sent_ms + lease_ms, Ordering::Release);
+            .fetch_max(sent_ms + LEASE_MS, Ordering::Release);
         // After the moment, so that whoever sees the epoch sees its lease.
         self.lease_epoch.fetch_max(epoch.0, Ordering::Release);
         let acked = self.acked();

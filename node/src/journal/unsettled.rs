@@ -119,14 +119,13 @@ impl Unsettled {
         let (mut wake_ms, mut waits) = (None::<u64>, false);
         let lost = &mut self.lost;
         self.items.retain_mut(|item| {
-            // The first that waits will wake the connection; then the others are looked at.
-            if waits {
-                // What was written by others meanwhile counts as well once the sets are others.
-                item.set = if is_newer { TAKEN_AWAY } else { item.set };
-                return true;
-            }
+            // What was written by others meanwhile counts as well once the sets are others.
             if is_newer {
                 item.set = TAKEN_AWAY;
+            }
+            // The first that waits will wake the connection; then the others are looked at.
+            if waits {
+                return true;
             }
             match judge(journal, &sets, item, now_ms, waker) {
                 Verdict::Settled => false,

@@ -1,10 +1,8 @@
 //! The peer protocol's server.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
@@ -353,15 +351,8 @@ impl Outgoing {
         let entries = entries.unwrap_or_default();
         if self.complete {
             let journal = &self.context.node.store.journal;
-            tokio::time::sleep_until(journal.clock().moment(journal.fenced_until_ms(self.slot))).await;
-            poll_fn(|context| {
-                if journal.poll_copied(self.slot, context.waker()) {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
+            journal.unfenced(&[self.slot]).await;
+            journal.copied(&[self.slot]).await;
         }
         self.context.counters.bytes_out.add(payload_bytes(&entries));
         Some(Ok(v1::SlotChunk {

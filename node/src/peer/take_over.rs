@@ -3,9 +3,7 @@
 //! The source freezes them, waits until their copies have everything, and gives them up. The target repeats its request
 //! until it knows the outcome; what it was given before it is told again.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use annulus_proto::v1;
@@ -72,23 +70,10 @@ pub(super) async fn give_up(
         }
     }
     context.froze.notify_one();
+    let frozen: Vec<Slot> = freezes.slots.iter().map(|&(slot, _)| slot).collect();
     let journal = &context.node.store.journal;
-    let fences = freezes
-        .slots
-        .iter()
-        .map(|&(slot, _)| journal.fenced_until_ms(slot));
-    let fenced_until_ms = fences.max().unwrap_or_default();
-    // Who has just been promoted may not answer yet, and so may nobody in its name.
-    tokio::time::sleep_until(journal.clock().moment(fenced_until_ms)).await;
-    let copied = poll_fn(|task| {
-        let is_copied = |&(slot, _): &(Slot, u64)| journal.poll_copied(slot, task.waker());
-        if freezes.slots.iter().all(is_copied) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    });
-    if timeout(FREEZE, copied).await.is_err() {
+    journal.unfenced(&frozen).await;
+    if timeout(FREEZE, journal.copied(&frozen)).await.is_err() {
         return given;
     }
     let now_ms = context.clock().now_ms();

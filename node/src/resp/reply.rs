@@ -19,6 +19,11 @@ pub struct Reply {
     errors: u64,
 }
 
+/// An error's text; line ends in it would end the reply.
+fn on_one_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().replace(['\r', '\n'], " ")
+}
+
 impl Reply {
     /// An empty output in RESP2 that never holds more than about `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
@@ -95,9 +100,9 @@ impl Reply {
 
     /// Puts an error in the place of what was written there.
     pub fn replace(&mut self, place: Range<usize>, error: &dyn std::fmt::Display) {
-        let text = error.to_string().replace(['\r', '\n'], " ");
         self.errors += 1;
-        self.buffer.splice(place, format!("-{text}\r\n").into_bytes());
+        self.buffer
+            .splice(place, format!("-{}\r\n", on_one_line(error)).into_bytes());
     }
 
     /// Takes the buffer with everything written; what comes next starts an empty one.
@@ -139,9 +144,8 @@ impl Reply {
     /// An error, its code first. Line ends become spaces, so that an argument quoted in it can't end the reply.
     pub fn error(&mut self, error: &dyn std::fmt::Display) {
         self.errors += 1;
-        let text = error.to_string().replace(['\r', '\n'], " ");
         self.raw(b"-");
-        self.raw(text.as_bytes());
+        self.raw(on_one_line(error).as_bytes());
         self.raw(b"\r\n");
     }
 

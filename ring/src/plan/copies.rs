@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::next::{Draft, ring_of};
 use super::{ChangeReason, WaitReason};
+use crate::document::wanted_replicas;
 use crate::{Handoff, MemberState, NodeId, Slot, SlotRange, SlotSet, Zone};
 
 /// By the last slot of each arc, in order: the members clockwise from its owner.
@@ -230,23 +231,7 @@ impl Draft<'_> {
 
     /// Who is to have copies under the owners of this draft.
     fn wanted_replicas(&self) -> BTreeMap<NodeId, SlotSet> {
-        let mut wanted: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
-        if self.factor() < 2 {
-            return wanted;
-        }
-        let holders: BTreeMap<NodeId, Option<Zone>> = self
-            .members
-            .iter()
-            .filter(|member| matches!(member.state, MemberState::Active | MemberState::Joining))
-            .map(|member| (member.id.clone(), member.zone.clone()))
-            .collect();
-        let ring = ring_of(&self.owners);
-        for (range, copies) in ring.copies_among(self.factor(), &holders) {
-            for id in &copies[1..] {
-                wanted.entry((*id).clone()).or_default().insert_range(range);
-            }
-        }
-        wanted
+        wanted_replicas(&ring_of(&self.owners), self.factor(), &self.members)
     }
 
     /// An owner's word counts for what it still owns. Each change of the ring costs every node something, so a pair's
