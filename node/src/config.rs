@@ -32,6 +32,7 @@ pub const PEER_PORT: u16 = 16_379;
 const BUDGET_MIN_BYTES: u64 = 1 << 20;
 const THREADS_MAX: usize = 256;
 const CLIENTS_MAX_DEFAULT: usize = 10_000;
+const HAND_OVER_DEFAULT: Duration = Duration::from_mins(4);
 const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 const SHUTDOWN_GRACE_MAX: Duration = Duration::from_hours(1);
 
@@ -64,7 +65,9 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Clients that may be connected at the same time.
     pub clients_max: usize,
-    /// How connections end after SIGTERM.
+    /// How long others may take after SIGTERM to get what this node has.
+    pub hand_over: Duration,
+    /// How connections end after that.
     pub shutdown_grace: Duration,
     /// How many copies beside the owner's must have a write before it is acknowledged.
     pub replication_acks: u8,
@@ -222,6 +225,9 @@ pub fn resolve(
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),
         replication_acks: flags.replication_acks,
+        hand_over: flags
+            .hand_over_ms
+            .map_or(HAND_OVER_DEFAULT, Duration::from_millis),
         shutdown_grace: match flags.shutdown_grace_ms.map(Duration::from_millis) {
             None => SHUTDOWN_GRACE_DEFAULT,
             Some(grace) if grace <= SHUTDOWN_GRACE_MAX => grace,

@@ -155,7 +155,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         "stopping; another signal ends the process at once"
     );
     if let Some(state) = &cluster
-        && hand_over(state, &mut signals).await == Ended::AtOnce
+        && hand_over(state, config.hand_over, &mut signals).await == Ended::AtOnce
     {
         return Ok(Ended::AtOnce);
     }
@@ -193,13 +193,10 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 
-/// However fast it goes, it is over then.
-const HAND_OVER_MAX: Duration = Duration::from_mins(4);
-
 /// Waits until nobody needs what this node has, or another signal comes.
-async fn hand_over(state: &ClusterState, signals: &mut Signals) -> Ended {
+async fn hand_over(state: &ClusterState, within: Duration, signals: &mut Signals) -> Ended {
     tokio::select! {
-        () = others_take_over(state) => Ended::Cleanly,
+        () = others_take_over(state, within) => Ended::Cleanly,
         () = signals.next() => {
             warn!("ending at once");
             Ended::AtOnce
@@ -208,7 +205,7 @@ async fn hand_over(state: &ClusterState, signals: &mut Signals) -> Ended {
 }
 
 /// Others take over what this node serves, and get copies of what it has copies of.
-async fn others_take_over(state: &ClusterState) {
+async fn others_take_over(state: &ClusterState, within: Duration) {
     let mut needed = state.slots_needed();
     if needed == 0 {
         return;
@@ -220,7 +217,7 @@ async fn others_take_over(state: &ClusterState) {
     let mut progress = Instant::now();
     while needed > 0 {
         looks.tick().await;
-        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + HAND_OVER_MAX) {
+        if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + within) {
             warn!(slots = needed, "nobody takes over what is left");
             return;
         }

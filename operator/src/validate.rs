@@ -93,6 +93,8 @@ pub struct ValidPool {
     pub zone: Option<String>,
     /// The container's resources; the memory limit is always there.
     pub resources: ResourceRequirements,
+    /// That memory limit.
+    pub memory_limit_bytes: u64,
     /// The budget for data; derived by the node from the memory limit where absent.
     pub memory_max_bytes: Option<u64>,
     /// Labels that Kubernetes nodes must have, the cluster's and the pool's.
@@ -289,7 +291,7 @@ fn pools(cluster: &str, spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> Vec
             .clone()
             .or_else(|| spec.resources.clone())
             .unwrap_or_default();
-        let resources = rules::resources(resources, &resources_path, mistakes);
+        let (resources, memory_limit_bytes) = rules::resources(resources, &resources_path, mistakes);
         let memory_max_bytes = rules::memory_max(spec, &resources, &resources_path, mistakes);
         let mut node_selector = spec
             .scheduling
@@ -308,6 +310,7 @@ fn pools(cluster: &str, spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> Vec
             weight: weight(pool.weight),
             zone: pool.zone.clone(),
             resources,
+            memory_limit_bytes,
             memory_max_bytes,
             node_selector,
         });

@@ -102,6 +102,11 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_SHUTDOWN_GRACE_MS", value_name = "MS")]
     pub shutdown_grace_ms: Option<u64>,
 
+    /// How long a member may take after SIGTERM to hand over what it has, in milliseconds, before connections finish
+    /// [default: 240000].
+    #[arg(long, env = "ANNULUS_HAND_OVER_MS", value_name = "MS")]
+    pub hand_over_ms: Option<u64>,
+
     /// How many copies beside the owner's must have a write before it is acknowledged; with 0, none is waited for. It
     /// has to be below the ring's replication factor.
     #[arg(long, env = "ANNULUS_REPLICATION_ACKS", default_value_t = 0, value_name = "N")]

@@ -37,6 +37,7 @@ fn a_node_without_flags_is_a_ring_of_its_own() {
     assert_eq!(config.standalone_identity().1.as_str(), "node");
     assert_eq!(config.clients_max, 10_000);
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
+    assert_eq!(config.hand_over, Duration::from_mins(4));
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn a_member_has_a_peer_and_an_http_address() {
 fn what_is_given_counts() {
     let config = resolved(
         "--max-memory 100MiB --threads 2 --announce-host node-0.example --zone west --max-clients 7 \
-         --eviction-policy noeviction --shutdown-grace-ms 250 --http-bind [::1]:0 --bind [::1]:7001",
+         --eviction-policy noeviction --shutdown-grace-ms 250 --hand-over-ms 900 --http-bind [::1]:0 --bind [::1]:7001",
     )
     .unwrap();
     assert_eq!(
@@ -73,6 +74,7 @@ fn what_is_given_counts() {
     assert_eq!(config.clients_max, 7);
     assert_eq!(config.eviction_policy, EvictionFlag::Noeviction);
     assert_eq!(config.shutdown_grace, Duration::from_millis(250));
+    assert_eq!(config.hand_over, Duration::from_millis(900));
 }
 
 #[test]

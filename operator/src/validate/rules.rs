@@ -197,12 +197,13 @@ fn access(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
     );
 }
 
-/// Fills in the memory limit, and the requests that follow from it, and checks both.
+/// Fills in the memory limit, and the requests that follow from it, and checks both. The limit in bytes goes along; it is 0
+/// after a mistake.
 pub(super) fn resources(
     mut resources: ResourceRequirements,
     path: &str,
     mistakes: &mut Mistakes,
-) -> ResourceRequirements {
+) -> (ResourceRequirements, u64) {
     let memory = || "memory".to_owned();
     let limits = resources.limits.get_or_insert_with(BTreeMap::new);
     let limit = limits
@@ -218,8 +219,10 @@ pub(super) fn resources(
             .or_insert_with(|| Quantity(defaults::CPU_REQUEST.to_owned()));
     }
     let least = bytes_of(&Quantity(defaults::MEMORY_LIMIT_MIN.to_owned())).unwrap_or(u64::MAX);
+    let mut limit_bytes = 0;
     match bytes_of(&limit) {
         Ok(bytes) => {
+            limit_bytes = bytes;
             mistakes.require(
                 bytes >= least,
                 &format!("{path}.limits.memory"),
@@ -236,7 +239,7 @@ pub(super) fn resources(
         }
         Err(error) => mistakes.add(format!("{path}.limits.memory"), error.to_string()),
     }
-    resources
+    (resources, limit_bytes)
 }
 
 /// The budget for data, which must leave room below the memory limit, which stands at `path`.
