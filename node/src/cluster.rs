@@ -16,7 +16,7 @@ pub mod ring_source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use annulus_ring::{
     Access, Address, ClusterUid, Copy, DocumentError, Epoch, Incarnation, MemberState, NodeId, Refusal,
@@ -74,6 +74,15 @@ pub struct SlotCounts {
     pub frozen: u32,
 }
 
+/// What a node is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needed {
+    /// Slots that it serves or owns, and those of which the ring counts on its copy.
+    pub slots: u32,
+    /// Those that it serves: they get fewer while the ring still says that it owns them.
+    pub served: u32,
+}
+
 /// The node's place in the ring; see the module.
 pub struct ClusterState {
     identity: Identity,
@@ -82,6 +91,8 @@ pub struct ClusterState {
     access: AccessTable,
     published: RwLock<Arc<Published>>,
     changes: watch::Sender<u64>,
+    /// Of the ring's settings; read for each message.
+    transfer_bytes_per_second: AtomicU64,
     /// The process was told to end.
     leaving: AtomicBool,
 }
@@ -134,6 +145,7 @@ impl ClusterState {
             access: AccessTable::new(),
             published: RwLock::new(Arc::new(Published::without_ring(view))),
             changes: watch::Sender::new(0),
+            transfer_bytes_per_second: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
         }
     }
@@ -141,6 +153,11 @@ impl ClusterState {
     /// Who this node is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// How many bytes of entries may go out a second to fill copies and to hand slots over; 0 is without a limit.
+    pub fn transfer_bytes_per_second(&self) -> u64 {
+        self.transfer_bytes_per_second.load(Ordering::Relaxed)
     }
 
     /// Changes whenever something of [`Progress`] may have changed.
@@ -175,6 +192,9 @@ impl ClusterState {
         let (has_copies, epoch) = (control.table.has_copies(), control.table.epoch());
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
+            self.store.journal.set_acks(document.settings.acks);
+            self.transfer_bytes_per_second
+                .store(document.settings.transfer_bytes_per_second, Ordering::Relaxed);
             control.wanted = document.wanted_replicas();
         }
         let links_before = Self::follow_neighbours(&mut control);
@@ -270,12 +290,12 @@ impl ClusterState {
         self.note_change();
     }
 
-    /// How many slots others may need this node for: those that it serves, and those of which the ring counts on its
-    /// copy. 0 where there are no copies, since nobody could take over.
-    pub fn slots_needed(&self) -> u32 {
+    /// What others may need this node for; nothing when there is nobody else in the ring.
+    pub fn needed(&self) -> Needed {
         let control = self.control.lock();
-        if !control.table.has_copies() {
-            return 0;
+        let is_alone = |document: &RingDocument| document.members.len() < 2;
+        if control.table.document().is_none_or(is_alone) {
+            return Needed::default();
         }
         let copies = control
             .table
@@ -286,7 +306,11 @@ impl ClusterState {
         let owned = control.table.document().map_or_else(SlotSet::new, |document| {
             document.ring().slots_of(control.table.id())
         });
-        control.table.served().union(&owned).len() + copies
+        let served = control.table.served();
+        Needed {
+            slots: served.union(&owned).len() + copies,
+            served: served.len(),
+        }
     }
 
     /// How many slots this node serves. Looks at every slot.

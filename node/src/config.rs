@@ -69,8 +69,6 @@ pub struct Config {
     pub hand_over: Duration,
     /// How connections end after that.
     pub shutdown_grace: Duration,
-    /// How many copies beside the owner's must have a write before it is acknowledged.
-    pub replication_acks: u8,
     /// File that gets the bound addresses.
     pub addresses_file: Option<PathBuf>,
 }
@@ -224,7 +222,6 @@ pub fn resolve(
         clients_max: flags.max_clients.map_or(CLIENTS_MAX_DEFAULT, |clients| {
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),
-        replication_acks: flags.replication_acks,
         hand_over: flags
             .hand_over_ms
             .map_or(HAND_OVER_DEFAULT, Duration::from_millis),

@@ -10,6 +10,7 @@ mod copies;
 mod elements;
 mod gossip;
 mod links;
+mod pace;
 mod puller;
 mod relay;
 mod replicate;
@@ -66,6 +67,8 @@ pub struct PeerContext {
     newer_epoch: Notify,
     /// A slot was frozen.
     froze: Notify,
+    /// What fills copies and hands slots over goes out at it.
+    pace: pace::Pace,
     /// Why the pulls from a source wait, by source.
     waits: Mutex<BTreeMap<NodeId, String>>,
 }
@@ -80,6 +83,7 @@ impl PeerContext {
             counters: PeerCounters::default(),
             newer_epoch: Notify::new(),
             froze: Notify::new(),
+            pace: pace::Pace::default(),
             waits: Mutex::default(),
         }
     }
@@ -87,6 +91,29 @@ impl PeerContext {
     /// The clock of freezes and leases.
     fn clock(&self) -> &MonotonicClock {
         self.node.store.journal.clock()
+    }
+
+    /// Whether slots may go out now, by the pace that the ring sets.
+    fn may_transfer(&self) -> bool {
+        self.pace.wait_ms(self.clock().now_ms()) == 0
+    }
+
+    /// So many bytes of slots went out.
+    fn transferred(&self, bytes: u64) {
+        let limit = self.state.transfer_bytes_per_second();
+        self.pace.spend(bytes, limit, self.clock().now_ms());
+    }
+
+    /// Waits until slots may go out.
+    async fn pace_allows(&self) {
+        loop {
+            let now_ms = self.clock().now_ms();
+            let wait_ms = self.pace.wait_ms(now_ms);
+            if wait_ms == 0 {
+                return;
+            }
+            tokio::time::sleep_until(self.clock().moment(now_ms + wait_ms)).await;
+        }
     }
 
     /// This node as the sender of a message.

@@ -104,7 +104,6 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     }));
     tokio::spawn(governor::govern(Arc::clone(&node), config.limit_bytes));
 
-    node.store.journal.set_acks(config.replication_acks);
     let cluster = member.as_ref().map(|(_, state)| Arc::clone(state));
     let stop = CancellationToken::new();
     let is_stopping = Arc::new(AtomicBool::new(false));
@@ -206,22 +205,22 @@ async fn hand_over(state: &ClusterState, within: Duration, signals: &mut Signals
 
 /// Others take over what this node serves, and get copies of what it has copies of.
 async fn others_take_over(state: &ClusterState, within: Duration) {
-    let mut needed = state.slots_needed();
-    if needed == 0 {
+    let mut needed = state.needed();
+    if needed.slots == 0 {
         return;
     }
-    info!(slots = needed, "leaving: others are to take over");
+    info!(slots = needed.slots, "leaving: others are to take over");
     state.leave();
     let began = Instant::now();
     let mut looks = tokio::time::interval(HAND_OVER_LOOK);
     let mut progress = Instant::now();
-    while needed > 0 {
+    while needed.slots > 0 {
         looks.tick().await;
         if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + within) {
-            warn!(slots = needed, "nobody takes over what is left");
+            warn!(slots = needed.slots, "nobody takes over what is left");
             return;
         }
-        let left = state.slots_needed();
+        let left = state.needed();
         if left != needed {
             progress = Instant::now();
         }

@@ -289,6 +289,8 @@ fn sentences(reasons: &[ChangeReason]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use annulus_ring::RingSettings;
+
     use super::*;
 
     fn document(epoch: u64, replication_factor: u8) -> RingDocument {
@@ -296,6 +298,7 @@ mod tests {
             cluster_uid: "c-1".parse().unwrap(),
             epoch: Epoch(epoch),
             replication_factor,
+            settings: RingSettings::default(),
             members: Vec::new(),
             tokens: std::collections::BTreeMap::new(),
             replicas: std::collections::BTreeMap::new(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use annulus_ring::{
     Advance, ChangeReason, Desired, Epoch, HANDOFF_SLOTS_MAX_DEFAULT, NodeId, Placement, PlacementParams,
-    RingDocument, WaitReason, Zone, advance,
+    RingDocument, RingSettings, WaitReason, Zone, advance,
 };
 
 use crate::validate::{ValidCluster, ValidPool};
@@ -104,6 +104,14 @@ pub fn plan(cluster: &ValidCluster, view: &View) -> Plan {
     }
 }
 
+/// What nodes are to follow while they run.
+pub fn ring_settings(cluster: &ValidCluster) -> RingSettings {
+    RingSettings {
+        acks: cluster.replication_acks,
+        transfer_bytes_per_second: cluster.transfer_bytes_per_second,
+    }
+}
+
 /// Who is to be on the ring in the end.
 pub fn desired(cluster: &ValidCluster, zone: impl Fn(&NodeId) -> Option<Zone>) -> Desired {
     let members = cluster
@@ -123,6 +131,7 @@ pub fn desired(cluster: &ValidCluster, zone: impl Fn(&NodeId) -> Option<Zone>) -
             replication_factor: cluster.replication_factor,
             tokens_per_member: cluster.tokens_per_member,
         },
+        settings: ring_settings(cluster),
         handoff_slots_max: HANDOFF_SLOTS_MAX_DEFAULT,
     }
 }

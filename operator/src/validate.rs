@@ -46,6 +46,8 @@ pub struct ValidCluster {
     pub replication_factor: u8,
     /// How many of the others must have a write before it is answered.
     pub replication_acks: u8,
+    /// What each node sends at most to fill copies and to hand slots over; 0 for no limit.
+    pub transfer_bytes_per_second: u64,
     /// Tokens that each node holds.
     pub tokens_per_member: u16,
     /// What happens when a node is full.
@@ -204,6 +206,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         "name the image of the cache node, or install the operator with a default one (--node-image)",
     );
     let pools = pools(&key.name, spec, &mut mistakes);
+    let transfer_bytes_per_second = rules::transfer_bytes_per_second(spec, &mut mistakes);
     let (Ok(uid), Some(image), true) = (uid, image, mistakes.0.is_empty()) else {
         return Err(InvalidSpec { mistakes: mistakes.0 });
     };
@@ -216,6 +219,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         pools,
         replication_factor: replication.factor.unwrap_or(defaults::REPLICATION_FACTOR),
         replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
+        transfer_bytes_per_second,
         tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
         eviction_policy: spec
             .memory

@@ -103,6 +103,9 @@ pub struct RingDocument {
     pub epoch: Epoch,
     /// How many copies of each slot there are to be, the owner's included; at least 1.
     pub replication_factor: u8,
+    /// What members follow while they run.
+    #[serde(default, skip_serializing_if = "RingSettings::are_default")]
+    pub settings: RingSettings,
     /// Everyone who takes part, sorted by id.
     pub members: Vec<Member>,
     /// The tokens of each member that has some; all together they give every slot an owner.
@@ -114,6 +117,22 @@ pub struct RingDocument {
     /// Slots that are to leave their owner at this epoch; no slot is in two.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handoffs: Vec<Handoff>,
+}
+
+/// What all members follow alike, and what can change while they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RingSettings {
+    /// How many copies beside the owner's must have a write before it is acknowledged; with 0, none is waited for.
+    pub acks: u8,
+    /// How many bytes of entries a member sends a second, to fill copies and to hand slots over; 0 is without a limit.
+    pub transfer_bytes_per_second: u64,
+}
+
+impl RingSettings {
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One member of the ring.

@@ -214,8 +214,8 @@ fn handoffs(document: &RingDocument, text: &mut String) {
 mod tests {
     use super::*;
     use crate::{
-        Address, Epoch, Handoff, HashRing, Incarnation, MemberState, Placement, PlacementParams, Weight,
-        Zone, place,
+        Address, Epoch, Handoff, HashRing, Incarnation, MemberState, Placement, PlacementParams,
+        RingSettings, Weight, Zone, place,
     };
 
     fn document() -> RingDocument {
@@ -259,6 +259,7 @@ mod tests {
             cluster_uid: "uid".parse().unwrap(),
             epoch: Epoch(7),
             replication_factor: 1,
+            settings: RingSettings::default(),
             members: names.iter().enumerate().map(member).collect(),
             tokens: ring.tokens(),
             replicas: BTreeMap::new(),

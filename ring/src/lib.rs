@@ -17,7 +17,9 @@ mod slot;
 mod slot_set;
 mod slot_table;
 
-pub use document::{Address, DocumentError, Handoff, Member, MemberState, RING_DOCUMENT_KEY, RingDocument};
+pub use document::{
+    Address, DocumentError, Handoff, Member, MemberState, RING_DOCUMENT_KEY, RingDocument, RingSettings,
+};
 pub use draw::{DrawOptions, draw};
 pub use hash_ring::{HashRing, RingError};
 pub use ids::{ClusterUid, Epoch, IdError, Incarnation, NodeId, Weight, Zone};

@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Address, ClusterUid, Epoch, Incarnation, NodeId, Placement, PlacementParams, RingDocument, SlotSet, moves,
+    Address, ClusterUid, Epoch, Incarnation, NodeId, Placement, PlacementParams, RingDocument, RingSettings,
+    SlotSet, moves,
 };
 
 mod copies;
@@ -34,6 +35,8 @@ pub struct Desired {
     pub members: Vec<Placement>,
     /// How to place.
     pub params: PlacementParams,
+    /// What members are to follow while they run.
+    pub settings: RingSettings,
     /// How many slots may be in flight per epoch; at least 1 is taken. See [`HANDOFF_SLOTS_MAX_DEFAULT`].
     pub handoff_slots_max: u16,
 }

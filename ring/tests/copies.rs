@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use annulus_ring::{
     Address, Advance, Copy, Desired, DocumentError, Epoch, HashRing, Incarnation, Member, MemberState,
-    NodeId, Observed, Placement, PlacementParams, RingDocument, Slot, SlotSet, SlotTable, Weight, Zone,
-    advance, place,
+    NodeId, Observed, Placement, PlacementParams, RingDocument, RingSettings, Slot, SlotSet, SlotTable,
+    Weight, Zone, advance, place,
 };
 
 fn id(number: usize) -> NodeId {
@@ -47,6 +47,7 @@ fn document() -> RingDocument {
         cluster_uid: "uid".parse().unwrap(),
         epoch: Epoch(1),
         replication_factor: 2,
+        settings: RingSettings::default(),
         members: (0..3).map(member).collect(),
         tokens: [
             (id(0), vec![slot(99)]),
@@ -245,6 +246,7 @@ fn a_failure_among_many_is_planned_and_adopted_soon() {
         cluster_uid: document.cluster_uid.clone(),
         members: placements,
         params,
+        settings: RingSettings::default(),
         handoff_slots_max: 1024,
     };
     let failed: BTreeSet<NodeId> = [id(7)].into();

@@ -73,6 +73,10 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<Replication>,
 
+    /// How slots travel between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
+
     /// Tokens that each node holds on the ring, 1 to 64. More tokens spread a node's slots over more
     /// neighbours; fewer keep CLUSTER SLOTS short. Can't be changed later. Default: 32.
     #[schemars(range(min = 1, max = 64))]
@@ -192,6 +196,17 @@ pub struct Replication {
     #[schemars(range(min = 0, max = 4))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acks: Option<u8>,
+}
+
+/// How slots and their copies travel between nodes.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebalance {
+    /// Bytes a second that each node sends at most to hand slots over and to fill copies, for example `50Mi`, at least
+    /// 1Mi. Changes of entries that clients make are never held back. Default: no limit.
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0").message("rebalance.maxBytesPerSecond must be a quantity of at least 1Mi, for example 50Mi"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes_per_second: Option<Quantity>,
 }
 
 /// The budget of a node's data.

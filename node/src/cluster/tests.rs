@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use annulus_ring::{Handoff, Member, Weight};
+use annulus_ring::{Handoff, Member, RingSettings, Weight};
 
 use super::*;
 use crate::clock;
@@ -34,6 +34,7 @@ fn document(epoch: u64, nodes: u16, handoffs: &[(&str, u16, u16)]) -> RingDocume
         cluster_uid: "c1".parse().unwrap(),
         epoch: Epoch(epoch),
         replication_factor: 1,
+        settings: RingSettings::default(),
         members: (0..nodes).map(member).collect(),
         tokens: BTreeMap::from([(id(0), vec![Slot::MAX])]),
         replicas: BTreeMap::new(),

@@ -107,11 +107,6 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_HAND_OVER_MS", value_name = "MS")]
     pub hand_over_ms: Option<u64>,
 
-    /// How many copies beside the owner's must have a write before it is acknowledged; with 0, none is waited for. It
-    /// has to be below the ring's replication factor.
-    #[arg(long, env = "ANNULUS_REPLICATION_ACKS", default_value_t = 0, value_name = "N")]
-    pub replication_acks: u8,
-
     /// File to write the bound addresses to as JSON, once all of them accept connections. For port 0.
     #[arg(long, env = "ANNULUS_ADDRESSES_FILE", value_name = "PATH")]
     pub addresses_file: Option<PathBuf>,

@@ -5,8 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use annulus_ring::{
-    Access, Address, Epoch, Handoff, Incarnation, Member, MemberState, NodeId, Refusal, RingDocument, Slot,
-    SlotRange, Weight, Zone,
+    Access, Address, Epoch, Handoff, Incarnation, Member, MemberState, NodeId, Refusal, RingDocument,
+    RingSettings, Slot, SlotRange, Weight, Zone,
 };
 
 use super::{BUDGET_BYTES, check_replies};
@@ -97,6 +97,7 @@ impl Draws<'_> {
             cluster_uid: cluster.clone(),
             epoch: Epoch(epoch),
             replication_factor: self.below(4),
+            settings: RingSettings::default(),
             members,
             tokens,
             replicas,

@@ -200,6 +200,7 @@ impl<'a> Stream<'a> {
             }
             while self.in_flight.len() < MESSAGES_IN_FLIGHT_MAX
                 && self.fill_bytes_in_flight < FILL_BYTES_IN_FLIGHT_MAX
+                && self.context.may_transfer()
             {
                 let contents = self.read_fills();
                 if contents.is_empty() {
@@ -280,6 +281,7 @@ impl<'a> Stream<'a> {
             whole: content.whole,
         });
         self.fill_bytes_in_flight += fill_bytes;
+        self.context.transferred(fill_bytes);
         self.context.counters.bytes_out.add(content.bytes as u64);
         sender.send(request).await.map_err(|_| StreamEnd::Closed)
     }

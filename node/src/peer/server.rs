@@ -209,6 +209,8 @@ impl Peer for Service {
         let request = request.into_inner();
         let (requester, incarnation) = self.check_node(request.sender)?;
         let slot = slot(request.slot)?;
+        // Before the freeze: what waits is not kept from clients meanwhile.
+        self.context.pace_allows().await;
         let freeze = Duration::from_millis(request.freeze_ms.into()).min(FREEZE_MAX);
         let until_ms = self.context.clock().now_ms() + u64::try_from(freeze.as_millis()).unwrap_or(u64::MAX);
         let frozen = self
@@ -354,7 +356,9 @@ impl Outgoing {
             journal.unfenced(&[self.slot]).await;
             journal.copied(&[self.slot]).await;
         }
-        self.context.counters.bytes_out.add(payload_bytes(&entries));
+        let bytes = payload_bytes(&entries);
+        self.context.counters.bytes_out.add(bytes);
+        self.context.transferred(bytes);
         Some(Ok(v1::SlotChunk {
             entries,
             freeze_id: if self.complete { self.freeze_id } else { 0 },

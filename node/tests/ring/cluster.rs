@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annulus_proto::v1;
 use annulus_ring::{
-    Advance, Desired, Epoch, Incarnation, NodeId, Observed, Placement, PlacementParams, RingDocument, Slot,
-    SlotRange, SlotSet, Weight, advance,
+    Advance, Desired, Epoch, Incarnation, NodeId, Observed, Placement, PlacementParams, RingDocument,
+    RingSettings, Slot, SlotRange, SlotSet, Weight, advance,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -29,6 +29,8 @@ pub struct Cluster {
     /// What clients go by.
     pub map: Map,
     factor: u8,
+    /// Of which so many must have a write, beside the owner.
+    pub acks: u8,
 }
 
 /// Which address serves which slot, as the last document says.
@@ -59,16 +61,17 @@ impl Cluster {
             failed: BTreeSet::new(),
             map: Map::default(),
             factor,
+            acks,
         };
         for number in 0..nodes {
-            cluster.boot(number, acks);
+            cluster.boot(number);
         }
         cluster.settle().await;
         cluster
     }
 
-    pub fn boot(&mut self, number: usize, acks: u8) {
-        let process = Process::member(number, &["--replication-acks", &acks.to_string()]);
+    pub fn boot(&mut self, number: usize) {
+        let process = Process::member(number, &[]);
         self.nodes.insert(number, process);
     }
 
@@ -102,6 +105,10 @@ impl Cluster {
             params: PlacementParams {
                 replication_factor: self.factor,
                 tokens_per_member: 8,
+            },
+            settings: RingSettings {
+                acks: self.acks,
+                transfer_bytes_per_second: 0,
             },
             handoff_slots_max: 16_384,
         };

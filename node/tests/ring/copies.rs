@@ -66,7 +66,7 @@ async fn nothing_acknowledged_is_lost_when_owners_die_one_after_the_other() {
         load.wait_for_writes(500);
         // It comes back as another life, is filled, and gets its share.
         cluster.failed.remove(&id(victim));
-        cluster.boot(victim, 1);
+        cluster.boot(victim);
         cluster.settle().await;
     }
     load.wait_for_writes(1_000);
@@ -78,7 +78,7 @@ async fn nothing_acknowledged_is_lost_while_slots_move() {
     let mut cluster = Cluster::start(3, 2, 1).await;
     let load = Load::start(&cluster.map, 8, 500);
     load.wait_for_writes(1_000);
-    cluster.boot(3, 1);
+    cluster.boot(3);
     cluster.desired.insert(3);
     cluster.settle().await;
     load.wait_for_writes(1_000);
@@ -92,8 +92,16 @@ async fn nothing_acknowledged_is_lost_while_slots_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_told_to_end_gives_everything_away_first() {
-    let mut cluster = Cluster::start(3, 2, 1).await;
+async fn who_is_told_to_end_gives_everything_to_its_copies_first() {
+    ends_without_loss(Cluster::start(3, 2, 1).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_end_without_copies_hands_its_data_over_first() {
+    ends_without_loss(Cluster::start(3, 1, 0).await).await;
+}
+
+async fn ends_without_loss(mut cluster: Cluster) {
     let load = Load::start(&cluster.map, 4, 200);
     load.wait_for_writes(1_000);
     cluster.nodes[&1].signal("TERM");
@@ -127,6 +135,27 @@ async fn a_write_waits_for_its_copy_and_for_whoever_takes_its_place() {
     client.expect("+OK\r\n");
     other.expect("$1\r\n2\r\n");
     assert_ne!(cluster.copy("k"), copy);
+    cluster.nodes[&copy].signal("CONT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_many_copies_a_write_needs_can_change_while_nodes_run() {
+    let mut cluster = Cluster::start(3, 2, 0).await;
+    let copy = cluster.copy("k");
+    let mut client = cluster.client("k");
+    cluster.nodes[&copy].signal("STOP");
+    client.check("SET k 1", "+OK\r\n");
+    cluster.nodes[&copy].signal("CONT");
+    cluster.acks = 1;
+    cluster.settle().await;
+    cluster.nodes[&copy].signal("STOP");
+    let reply = client.ask("SET k 2");
+    assert!(reply.starts_with("-UNCERTAIN"), "{reply}");
+    cluster.nodes[&copy].signal("CONT");
+    cluster.acks = 0;
+    cluster.settle().await;
+    cluster.nodes[&copy].signal("STOP");
+    client.check("SET k 3", "+OK\r\n");
     cluster.nodes[&copy].signal("CONT");
 }
 

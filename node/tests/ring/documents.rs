@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use annulus_ring::{
-    Address, Epoch, Handoff, Incarnation, Member, MemberState, NodeId, RingDocument, SLOT_COUNT, Slot, Weight,
+    Address, Epoch, Handoff, Incarnation, Member, MemberState, NodeId, RingDocument, RingSettings,
+    SLOT_COUNT, Slot, Weight,
 };
 
 pub const CLUSTER: &str = "c1";
@@ -40,6 +41,7 @@ pub fn document(epoch: u64, members: &[Member], owners: u16) -> RingDocument {
         cluster_uid: CLUSTER.parse().unwrap(),
         epoch: Epoch(epoch),
         replication_factor: 1,
+        settings: RingSettings::default(),
         members: members.to_vec(),
         tokens,
         replicas: BTreeMap::new(),

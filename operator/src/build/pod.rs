@@ -25,8 +25,8 @@ const DATA_DIR: &str = "/var/lib/annulus";
 const DATA_SIZE_MAX: &str = "16Mi";
 /// For connections to end, and for what comes after.
 const TERMINATION_GRACE_SECONDS: u64 = 30;
-/// A node that was told to end gives its slots to their copies, which takes a moment, and stays until what it has
-/// copies of has them elsewhere, which takes as long as sending them: slower than this, a second, is a sick network.
+/// A node that was told to end gives its slots away, which takes a moment where there are copies, and stays until what
+/// it has copies of has them elsewhere. That takes as long as sending them: slower than this, a second, is a sick network.
 /// Longer than needed is no good either: Kubernetes looks at a namespace that ends again after half of this time.
 const HAND_OVER_SECONDS: u64 = 30;
 const HAND_OVER_BYTES_PER_SECOND: u64 = 32 << 20;
@@ -58,10 +58,8 @@ fn pod(cluster: &ValidCluster, pool: &ValidPool) -> PodSpec {
         service_account_name: Some(cluster.key.name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: i64::try_from(
-            TERMINATION_GRACE_SECONDS + hand_over_seconds(cluster, pool),
-        )
-        .ok(),
+        termination_grace_period_seconds: i64::try_from(TERMINATION_GRACE_SECONDS + hand_over_seconds(pool))
+            .ok(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -95,13 +93,9 @@ fn pod(cluster: &ValidCluster, pool: &ValidPool) -> PodSpec {
     }
 }
 
-/// How long a node that is told to end may take to hand over what it has: nothing without copies.
-fn hand_over_seconds(cluster: &ValidCluster, pool: &ValidPool) -> u64 {
-    if cluster.replication_factor > 1 {
-        HAND_OVER_SECONDS + pool.memory_limit_bytes / HAND_OVER_BYTES_PER_SECOND
-    } else {
-        0
-    }
+/// How long a node that is told to end may take to hand over what it has.
+fn hand_over_seconds(pool: &ValidPool) -> u64 {
+    HAND_OVER_SECONDS + pool.memory_limit_bytes / HAND_OVER_BYTES_PER_SECOND
 }
 
 fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
@@ -118,7 +112,7 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
         name: CONTAINER.to_owned(),
         image: Some(cluster.image.clone()),
         image_pull_policy: Some(pull_policy.to_owned()),
-        args: Some(arguments(cluster, pool)),
+        args: Some(arguments(pool)),
         env: Some(environment(cluster, pool)),
         ports: Some(vec![
             port("client", defaults::CLIENT_PORT),
@@ -144,16 +138,9 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
     }
 }
 
-/// A cluster of single copies keeps the arguments that it always had, and so its pods.
-fn arguments(cluster: &ValidCluster, pool: &ValidPool) -> Vec<String> {
-    let mut arguments = vec!["serve".to_owned()];
-    if cluster.replication_factor > 1 {
-        let acks = cluster.replication_acks.to_string();
-        let hand_over_ms = (hand_over_seconds(cluster, pool) * 1000).to_string();
-        arguments.extend(["--replication-acks".to_owned(), acks]);
-        arguments.extend(["--hand-over-ms".to_owned(), hand_over_ms]);
-    }
-    arguments
+fn arguments(pool: &ValidPool) -> Vec<String> {
+    let hand_over_ms = (hand_over_seconds(pool) * 1000).to_string();
+    vec!["serve".to_owned(), "--hand-over-ms".to_owned(), hand_over_ms]
 }
 
 fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::{Hub, Snapshot};
+use crate::plan;
 use crate::validate::{Installation, ValidCluster, validate};
 
 /// How often the file is looked at and dead processes are started again.
@@ -213,9 +214,6 @@ impl Local {
             EvictionPolicy::NoEviction => "noeviction",
         };
         command.args(["--eviction-policy", policy]);
-        if self.cluster.replication_factor > 1 {
-            command.args(["--replication-acks", &self.cluster.replication_acks.to_string()]);
-        }
         let pool = self
             .cluster
             .pools
@@ -343,6 +341,7 @@ fn desired(cluster: &ValidCluster) -> Result<Desired, String> {
             replication_factor: cluster.replication_factor,
             tokens_per_member: cluster.tokens_per_member,
         },
+        settings: plan::ring_settings(cluster),
         handoff_slots_max: HANDOFF_SLOTS_MAX_DEFAULT,
     })
 }

@@ -3,7 +3,7 @@
 //! A pod that neither serves nor answers loses nothing and is replaced at once, so that a good spec heals what
 //! a bad one broke. Pods that serve are replaced one at a time, and only while the ring and everybody else are at rest,
 //! which a ring with copies is when every copy is there. With copies a pod gives what it has to others before it ends;
-//! with one copy of each slot it has nobody to give it to, and its data is lost.
+//! without copies it sends its slots along.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Replacement {
     pub id: NodeId,
     /// Which one of that name: the decision is about no other.
     pub uid: String,
-    /// Whether it serves: what it has is handed over, or lost where there are no copies.
+    /// Whether it serves: what it has is handed over before it ends.
     pub serving: bool,
 }
 

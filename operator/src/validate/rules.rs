@@ -197,6 +197,25 @@ fn access(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
     );
 }
 
+/// What each node sends at most to move slots and to fill copies; 0 for no limit.
+pub(super) fn transfer_bytes_per_second(spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> u64 {
+    const LEAST_BYTES: u64 = 1 << 20;
+    let rebalance = spec.rebalance.as_ref();
+    let Some(written) = rebalance.and_then(|rebalance| rebalance.max_bytes_per_second.as_ref()) else {
+        return 0;
+    };
+    let field = "spec.rebalance.maxBytesPerSecond";
+    match bytes_of(written) {
+        Ok(bytes) if bytes >= LEAST_BYTES => return bytes,
+        Ok(_) => mistakes.add(
+            field,
+            "must be at least 1Mi, for example 50Mi; leave it out for no limit",
+        ),
+        Err(error) => mistakes.add(field, error.to_string()),
+    }
+    0
+}
+
 /// Fills in the memory limit, and the requests that follow from it, and checks both. The limit in bytes goes along; it is 0
 /// after a mistake.
 pub(super) fn resources(

@@ -187,10 +187,15 @@ impl Draft<'_> {
         self.same_life(id).is_some_and(|node| node.leaving)
     }
 
-    /// The owners once every leaver's slots are with somebody who has a copy of them; `None` when nobody leaves. They
-    /// stay where there is no copy yet.
+    /// Whether there are copies, or are to be.
+    pub(super) fn has_copies(&self) -> bool {
+        self.factor() > 1 || !self.replicas.is_empty()
+    }
+
+    /// The owners once every leaver's slots are with somebody who has a copy of them. They stay where there is no copy yet.
+    /// `None` when nobody leaves, and without copies: then slots move with their data, as when a member goes for good.
     pub(super) fn owners_without_leavers(&self) -> Option<Vec<NodeId>> {
-        if !self.somebody_leaves() {
+        if !self.has_copies() || !self.somebody_leaves() {
             return None;
         }
         let order = self.clockwise();

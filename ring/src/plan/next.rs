@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct Draft<'a> {
     pub(super) current: &'a RingDocument,
     desired: BTreeMap<&'a NodeId, &'a Placement>,
-    settings: &'a Desired,
+    wanted: &'a Desired,
     pub(super) observed: BTreeMap<&'a NodeId, &'a Observed>,
     pub(super) failed: &'a BTreeSet<NodeId>,
     pub(super) members: Vec<Member>,
@@ -30,7 +30,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(
         current: &'a RingDocument,
-        settings: &'a Desired,
+        wanted: &'a Desired,
         observed: &'a [Observed],
         failed: &'a BTreeSet<NodeId>,
     ) -> Self {
@@ -47,12 +47,12 @@ impl<'a> Draft<'a> {
         let owners = owners_of(&current.ring());
         Self {
             current,
-            desired: settings
+            desired: wanted
                 .members
                 .iter()
                 .map(|placement| (&placement.id, placement))
                 .collect(),
-            settings,
+            wanted,
             observed: by_id,
             failed,
             replicas: current.replicas.clone(),
@@ -197,6 +197,9 @@ impl<'a> Draft<'a> {
                 self.changes.push(ChangeReason::Updated(member.id.clone()));
             }
         }
+        if self.current.settings != self.wanted.settings {
+            self.changes.push(ChangeReason::Settings);
+        }
         if self.current.replication_factor != self.factor() {
             self.changes.push(ChangeReason::ReplicationFactor(self.factor()));
         }
@@ -227,7 +230,7 @@ impl<'a> Draft<'a> {
         if members.is_empty() {
             coming
         } else {
-            place(&coming, &members, &self.settings.params)
+            place(&coming, &members, &self.wanted.params)
         }
     }
 
@@ -282,10 +285,10 @@ impl<'a> Draft<'a> {
         };
         let running = self.handoffs.iter().any(|h| answers(&h.from) && answers(&h.to));
         // What a leaver gives to its copies takes no data along.
-        let slots_max = if self.somebody_leaves() {
+        let slots_max = if self.has_copies() && self.somebody_leaves() {
             u32::from(SLOT_COUNT)
         } else {
-            u32::from(self.settings.handoff_slots_max.max(1))
+            u32::from(self.wanted.handoff_slots_max.max(1))
         };
         let mut budget = slots_max.saturating_sub(standing.len());
         let mut begun = Vec::new();
@@ -448,6 +451,7 @@ impl<'a> Draft<'a> {
             cluster_uid: self.current.cluster_uid.clone(),
             epoch: self.current.epoch.next(),
             replication_factor: self.factor(),
+            settings: self.wanted.settings,
             tokens: ring_of(&self.owners).tokens(),
             members: std::mem::take(&mut self.members),
             replicas: std::mem::take(&mut self.replicas),
@@ -467,7 +471,7 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn factor(&self) -> u8 {
-        self.settings.params.replication_factor.max(1)
+        self.wanted.params.replication_factor.max(1)
     }
 
     pub(super) fn owned(&self, id: &NodeId) -> u32 {
@@ -509,6 +513,7 @@ pub(super) fn first(desired: &Desired, observed: &[Observed]) -> Advance {
         cluster_uid: desired.cluster_uid.clone(),
         epoch: Epoch::NONE.next(),
         replication_factor: desired.params.replication_factor.max(1),
+        settings: desired.settings,
         tokens: place(&HashRing::default(), &desired.members, &desired.params).tokens(),
         members,
         replicas: BTreeMap::new(),

@@ -106,6 +106,8 @@ pub enum ChangeReason {
     Updated(NodeId),
     /// Another number of copies.
     ReplicationFactor(u8),
+    /// What members follow while they run was changed.
+    Settings,
 }
 
 impl fmt::Display for ChangeReason {
@@ -192,6 +194,7 @@ impl fmt::Display for ChangeReason {
                 write!(f, "{} begin to move from {from} to {to}", slots(*n))
             }
             Self::Updated(id) => write!(f, "{id} has another weight, zone or address"),
+            Self::Settings => f.write_str("members follow new settings"),
             Self::ReplicationFactor(1) => write!(f, "the replication factor is 1 now, no further copies"),
             Self::ReplicationFactor(factor) => write!(f, "the replication factor is {factor} now"),
         }

@@ -129,7 +129,7 @@ impl World {
         let listed = node.table.document().is_some_and(|document| {
             document.replicas.contains_key(id) || document.ring().owned_counts().contains_key(id)
         });
-        // Without copies it has nobody to give its slots to, and is killed in the end.
+        // Nobody may be there to take its slots: it is killed in the end.
         let patience_ends = if self.calm { 100 } else { 10 };
         let patience_ends = self.random.one_in(patience_ends)
             && (self.calm || self.factor == 1 || self.unsafe_without(id).is_empty());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use annulus_ring::{
     Advance, ClusterUid, Desired, Epoch, MemberState, NodeId, Observed, Placement, PlacementParams,
-    RingDocument, Slot, Weight, advance,
+    RingDocument, RingSettings, Slot, Weight, advance,
 };
 
 use super::{Bug, Message, NAMES, World};
@@ -337,6 +337,7 @@ pub fn desired(members: &[(&str, u16)], factor: u8) -> Desired {
             replication_factor: factor,
             tokens_per_member: 8,
         },
+        settings: RingSettings::default(),
         handoff_slots_max: 2048,
     }
 }
