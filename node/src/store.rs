@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use annulus_ring::{SLOT_COUNT, Slot};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::journal::Journal;
 use crate::pubsub::Channels;
@@ -50,6 +51,9 @@ use watch::Watches;
 /// Slots that are made together when one of them is first used: a keyspace with few keys stays small.
 const SHARD_SLOTS: usize = 16;
 const SHARDS: usize = SLOT_COUNT as usize / SHARD_SLOTS;
+
+/// So much growth of connections is told to who looks after the process's memory.
+const GROWTH_BYTES: u64 = 4 << 20;
 
 /// Connections may hold so much together at the cost of the headroom over the budget, not of the entries: so that a large
 /// request, which may yet be refused, evicts nothing.
@@ -94,6 +98,9 @@ pub struct Store {
     used_bytes: AtomicU64,
     /// What connections hold beyond the room that is always left for them.
     connection_bytes: AtomicU64,
+    /// What connections have grown by, ever.
+    grown_bytes: AtomicU64,
+    grew: Notify,
     /// What of the budget entries may not have, because the process takes more than is counted.
     withheld_bytes: AtomicU64,
     keys: AtomicU64,
@@ -137,6 +144,8 @@ impl Store {
             hasher: KeyHasher::default(),
             used_bytes: AtomicU64::new(0),
             connection_bytes: AtomicU64::new(0),
+            grown_bytes: AtomicU64::new(0),
+            grew: Notify::new(),
             withheld_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             fresh: AtomicU64::new(0),
@@ -283,6 +292,9 @@ impl Store {
     /// A connection holds so much now, and held so much before. `false` when it has grown and there is no room
     /// for that.
     pub fn note_connection_bytes(&self, before: u64, now: u64) -> bool {
+        if now > before {
+            self.note_growth(now - before);
+        }
         // The difference wraps, and so does the sum.
         let change = now.wrapping_sub(before);
         let sum = self
@@ -290,6 +302,19 @@ impl Store {
             .fetch_add(change, Ordering::Relaxed)
             .wrapping_add(change);
         now <= before || sum <= self.connection_bytes_max()
+    }
+
+    /// Large requests and replies are what memory can grow by suddenly: beside it, time passes slowly.
+    fn note_growth(&self, bytes: u64) {
+        let before = self.grown_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before / GROWTH_BYTES != before.wrapping_add(bytes) / GROWTH_BYTES {
+            self.grew.notify_one();
+        }
+    }
+
+    /// Waits until connections have grown by a few MiB, all together, since it was last waited for.
+    pub async fn has_grown(&self) {
+        self.grew.notified().await;
     }
 
     /// Takes so much of the budget from the entries. Who writes next evicts, or whoever calls [`Store::evict`].
