@@ -20,6 +20,7 @@ pub use flags::{Cli, Command, EvictionFlag, LogFormat, ServeFlags};
 pub use machine::Machine;
 pub use quantity::{Quantity, QuantityError};
 
+use crate::copy_reads::STALENESS_MIN_MS;
 use crate::secret::Secret;
 
 /// Where clients connect unless told otherwise.
@@ -71,6 +72,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// How many copies beside the owner's must have a write before it is acknowledged.
     pub replication_acks: u8,
+    /// How old a copy may be at most that is read; however old where absent.
+    pub copy_staleness_max_ms: Option<u64>,
     /// File that gets the bound addresses.
     pub addresses_file: Option<PathBuf>,
 }
@@ -165,6 +168,11 @@ pub enum ConfigError {
     /// Longer than any sensible wait.
     #[error("--shutdown-grace-ms {0} is too long; write at most 3600000, an hour")]
     GraceTooLong(u64),
+    /// Shorter than owners are heard of.
+    #[error(
+        "--copy-max-staleness-ms {0} is too short, since a copy hears of its owner every 100 ms; write at least 500, or leave it out for no bound"
+    )]
+    StalenessTooShort(u64),
 }
 
 impl Config {
@@ -225,6 +233,10 @@ pub fn resolve(
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),
         replication_acks: flags.replication_acks,
+        copy_staleness_max_ms: match flags.copy_max_staleness_ms {
+            Some(ms) if ms < STALENESS_MIN_MS => return Err(ConfigError::StalenessTooShort(ms)),
+            bound => bound,
+        },
         hand_over: flags
             .hand_over_ms
             .map_or(HAND_OVER_DEFAULT, Duration::from_millis),

@@ -318,6 +318,19 @@ impl Journal {
         })
     }
 
+    /// Whether until now nobody else can have changed a slot of which that node has, or is given, a copy: everybody who
+    /// might take this node's place has promised not to, at that epoch.
+    pub fn is_alone_before(&self, link: &Link, epoch: Epoch) -> bool {
+        let now_ms = self.clock.now_ms();
+        let sets = self.sets.read();
+        let mut others = sets
+            .iter()
+            .flatten()
+            .filter(|set| set.contains(link))
+            .flat_map(|set| &set.required);
+        others.all(|other| other.is_leased(epoch, now_ms))
+    }
+
     /// The number of a new stream of changes; it grows as long as the process lives.
     pub fn open_stream(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed) + 1

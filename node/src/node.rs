@@ -42,6 +42,8 @@ pub struct Settings {
     keepalive_s: AtomicU64,
     tracking_keys_max: AtomicUsize,
     script_ms_max: AtomicU64,
+    /// 0 for no bound.
+    copy_staleness_max_ms: AtomicU64,
 }
 
 impl Settings {
@@ -57,6 +59,7 @@ impl Settings {
             keepalive_s: AtomicU64::new(Self::KEEPALIVE_S_DEFAULT),
             tracking_keys_max: AtomicUsize::new(Self::TRACKING_KEYS_MAX_DEFAULT),
             script_ms_max: AtomicU64::new(Self::SCRIPT_MS_MAX_DEFAULT),
+            copy_staleness_max_ms: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +92,17 @@ impl Settings {
     /// `busy-reply-threshold`: a script that runs for so long is ended.
     pub fn script_ms_max(&self) -> u64 {
         self.script_ms_max.load(Ordering::Relaxed)
+    }
+
+    /// A copy is read only while it is known to have everything up to so long ago; `None` for however long.
+    pub fn copy_staleness_max_ms(&self) -> Option<u64> {
+        Some(self.copy_staleness_max_ms.load(Ordering::Relaxed)).filter(|&max_ms| max_ms > 0)
+    }
+
+    /// Changes [`copy_staleness_max_ms`](Self::copy_staleness_max_ms), for the commands to come.
+    pub fn set_copy_staleness_max_ms(&self, max_ms: Option<u64>) {
+        self.copy_staleness_max_ms
+            .store(max_ms.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Changes `maxclients`.

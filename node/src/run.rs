@@ -105,6 +105,8 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     tokio::spawn(governor::govern(Arc::clone(&node), config.limit_bytes));
 
     node.store.journal.set_acks(config.replication_acks);
+    node.settings
+        .set_copy_staleness_max_ms(config.copy_staleness_max_ms);
     let cluster = member.as_ref().map(|(_, state)| Arc::clone(state));
     let stop = CancellationToken::new();
     let is_stopping = Arc::new(AtomicBool::new(false));

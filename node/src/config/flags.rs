@@ -112,6 +112,11 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_REPLICATION_ACKS", default_value_t = 0, value_name = "N")]
     pub replication_acks: u8,
 
+    /// How old a copy may be at most that a READONLY connection reads, in milliseconds, 500 or more; when nothing was
+    /// heard of the owner for longer, the client is sent to the owner [default: however old].
+    #[arg(long, env = "ANNULUS_COPY_MAX_STALENESS_MS", value_name = "MS")]
+    pub copy_max_staleness_ms: Option<u64>,
+
     /// File to write the bound addresses to as JSON, once all of them accept connections. For port 0.
     #[arg(long, env = "ANNULUS_ADDRESSES_FILE", value_name = "PATH")]
     pub addresses_file: Option<PathBuf>,

@@ -132,3 +132,13 @@ fn a_container_that_is_too_small_is_told_so() {
         .to_string();
     assert!(error.contains("raise the limit to 16Mi or more"), "{error}");
 }
+
+#[test]
+fn a_bound_on_the_age_of_copies_is_no_shorter_than_owners_are_heard_of() {
+    assert_eq!(resolved("").unwrap().copy_staleness_max_ms, None);
+    let config = resolved("--copy-max-staleness-ms 500").unwrap();
+    assert_eq!(config.copy_staleness_max_ms, Some(500));
+    let error = resolved("--copy-max-staleness-ms 499").unwrap_err();
+    assert!(error.contains("499 is too short"), "{error}");
+    assert!(error.contains("write at least 500"), "{error}");
+}

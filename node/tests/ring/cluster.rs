@@ -29,6 +29,8 @@ pub struct Cluster {
     /// What clients go by.
     pub map: Map,
     factor: u8,
+    /// What every process is started with besides.
+    arguments: &'static [&'static str],
 }
 
 /// Which address serves which slot, as the last document says.
@@ -52,6 +54,11 @@ impl Map {
 impl Cluster {
     /// So many processes, with that many copies of each slot, of which one write needs so many beside the owner's.
     pub async fn start(nodes: usize, factor: u8, acks: u8) -> Self {
+        Self::start_with(nodes, factor, acks, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(nodes: usize, factor: u8, acks: u8, arguments: &'static [&'static str]) -> Self {
         let mut cluster = Self {
             nodes: BTreeMap::new(),
             document: None,
@@ -59,6 +66,7 @@ impl Cluster {
             failed: BTreeSet::new(),
             map: Map::default(),
             factor,
+            arguments,
         };
         for number in 0..nodes {
             cluster.boot(number, acks);
@@ -68,7 +76,9 @@ impl Cluster {
     }
 
     pub fn boot(&mut self, number: usize, acks: u8) {
-        let process = Process::member(number, &["--replication-acks", &acks.to_string()]);
+        let acks = acks.to_string();
+        let arguments = [&["--replication-acks", acks.as_str()], self.arguments].concat();
+        let process = Process::member(number, &arguments);
         self.nodes.insert(number, process);
     }
 
