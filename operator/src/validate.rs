@@ -46,6 +46,8 @@ pub struct ValidCluster {
     pub replication_factor: u8,
     /// How many of the others must have a write before it is answered.
     pub replication_acks: u8,
+    /// How old a copy may be at most that is read, in milliseconds; however old where absent.
+    pub copy_staleness_max_ms: Option<u32>,
     /// Tokens that each node holds.
     pub tokens_per_member: u16,
     /// What happens when a node is full.
@@ -216,6 +218,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         pools,
         replication_factor: replication.factor.unwrap_or(defaults::REPLICATION_FACTOR),
         replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
+        copy_staleness_max_ms: replication.max_staleness_ms,
         tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
         eviction_policy: spec
             .memory

@@ -152,6 +152,9 @@ fn arguments(cluster: &ValidCluster, pool: &ValidPool) -> Vec<String> {
         let hand_over_ms = (hand_over_seconds(cluster, pool) * 1000).to_string();
         arguments.extend(["--replication-acks".to_owned(), acks]);
         arguments.extend(["--hand-over-ms".to_owned(), hand_over_ms]);
+        if let Some(staleness_ms) = cluster.copy_staleness_max_ms {
+            arguments.extend(["--copy-max-staleness-ms".to_owned(), staleness_ms.to_string()]);
+        }
     }
     arguments
 }

@@ -215,6 +215,9 @@ impl Local {
         command.args(["--eviction-policy", policy]);
         if self.cluster.replication_factor > 1 {
             command.args(["--replication-acks", &self.cluster.replication_acks.to_string()]);
+            if let Some(staleness_ms) = self.cluster.copy_staleness_max_ms {
+                command.args(["--copy-max-staleness-ms", &staleness_ms.to_string()]);
+            }
         }
         let pool = self
             .cluster
