@@ -192,7 +192,7 @@ impl ClusterState {
         let (has_copies, epoch) = (control.table.has_copies(), control.table.epoch());
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
-            self.store.journal.set_acks(document.settings.acks);
+            self.store.journal.follow(document.settings);
             self.transfer_bytes_per_second
                 .store(document.settings.transfer_bytes_per_second, Ordering::Relaxed);
             control.wanted = document.wanted_replicas();
@@ -223,6 +223,7 @@ impl ClusterState {
                 && same_links
                 && !outcome.promoted.contains(slot)
                 && self.store.is_copy(slot) == is_copy
+                && self.access.is_copied(slot) == control.table.may_read_copy(slot)
             {
                 continue;
             }
@@ -247,7 +248,7 @@ impl ClusterState {
                 None if is_served => self.store.journal.forget(slot),
                 None => self.store.journal.leave(slot, false),
             }
-            self.access.set(slot, access);
+            self.access.follow(&control.table, slot);
         }
         self.store
             .journal
@@ -330,7 +331,7 @@ impl ClusterState {
     /// this slot.
     fn publish(&self, control: &Control, slot: Slot) {
         self.published.read().follow(&control.table, slot);
-        self.access.set(slot, control.table.access(slot));
+        self.access.follow(&control.table, slot);
     }
 
     fn note_change(&self) {
@@ -346,6 +347,12 @@ impl Routing for ClusterState {
 
     fn moved_to(&self, slot: Slot) -> Option<Address> {
         self.published.read().moved_to(slot)
+    }
+
+    fn copied_until_ms(&self, slot: Slot) -> Option<u64> {
+        self.access
+            .is_copied(slot)
+            .then(|| self.published.read().covered_ms(slot))
     }
 
     fn view(&self) -> Arc<ClusterView> {

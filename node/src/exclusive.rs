@@ -8,7 +8,9 @@ use annulus_ring::Slot;
 use crate::command::{Entry, Flags, Run};
 use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
-use crate::execute::{Context, admit, evict, note_unsettled, run_in_slot, track_reads};
+use crate::execute::{
+    Admitted, Context, admit, admit_reader, evict, note_unsettled, run_in_slot, track_reads,
+};
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::stats::Ending;
@@ -20,17 +22,30 @@ const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// The slot, once there is one.
 pub struct Exclusive<'a> {
     guard: Option<SlotGuard<'a>>,
+    /// Another node serves it, and the copy of it is read.
+    is_copy: bool,
     /// Whether any of the commands may write, so that the slot must be one that takes writes.
     writes: bool,
     wrote: bool,
 }
 
 impl<'a> Exclusive<'a> {
-    /// Locks a slot that is served here; none yet without one.
-    pub fn new(node: &'a Node, slot: Option<Slot>, writes: bool) -> Result<Self, CommandError> {
-        let guard = slot.map(|slot| admit(node, slot, writes)).transpose()?;
+    /// Locks a slot that is served here, or one of which a copy is enough for commands that `only_read`; none yet
+    /// without one.
+    pub fn new(
+        context: &Context<'a>,
+        slot: Option<Slot>,
+        writes: bool,
+        only_read: impl FnOnce() -> bool,
+    ) -> Result<Self, CommandError> {
+        let admitted = slot.map(|slot| admit_reader(context, slot, writes, only_read));
+        let (guard, is_copy) = match admitted.transpose()? {
+            Some(Admitted { guard, is_copy }) => (Some(guard), is_copy),
+            None => (None, false),
+        };
         Ok(Self {
             guard,
+            is_copy,
             writes,
             wrote: false,
         })
@@ -87,7 +102,11 @@ impl<'a> Exclusive<'a> {
                 check_growth(context, guard, flags)?;
                 self.wrote |= flags.has(Flags::WRITE);
                 let outcome = run_in_slot(context, guard, args, reply, run);
-                track_reads(context, guard.slot(), entry.command, args);
+                if self.is_copy {
+                    context.stats.copy_reads.add(1);
+                } else {
+                    track_reads(context, guard.slot(), entry.command, args);
+                }
                 outcome
             }
             (Run::Plain(_), Some(_)) if !flags.has(Flags::NO_SLOT) => Err(CommandError::Fixed(
@@ -101,7 +120,9 @@ impl<'a> Exclusive<'a> {
 
     /// Frees the slot, and makes room after what was written.
     pub fn end(self, context: &mut Context<'_>) {
-        if let Some(guard) = &self.guard {
+        if let Some(guard) = &self.guard
+            && !self.is_copy
+        {
             note_unsettled(context, guard.slot(), self.wrote);
         }
         drop(self.guard);

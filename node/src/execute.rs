@@ -9,6 +9,7 @@ use annulus_ring::{Epoch, Slot};
 
 use crate::command::{Command, Entry, Flags, Run, table};
 use crate::commands::command_info;
+use crate::copy_reads;
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::node::Node;
@@ -170,7 +171,9 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
         Run::Script(run) => {
             let rejected = |error| Failed::rejected(entry, error);
             let slot = slot_of(command, args).map_err(rejected)?;
-            let mut exclusive = Exclusive::new(context.node, slot, command.may_write()).map_err(rejected)?;
+            let only_reads = || !context.node.scripts.may_write(command, args);
+            let mut exclusive =
+                Exclusive::new(context, slot, command.may_write(), only_reads).map_err(rejected)?;
             let outcome = run(context, &mut exclusive, args, reply);
             exclusive.end(context);
             outcome
@@ -273,6 +276,7 @@ fn queue(
             context.node.routing.access(slot),
             Access::Elsewhere | Access::Down
         )
+        && (context.node.scripts.may_write(entry.command, args) || !copy_reads::may_answer(context, slot))
     {
         return Err(elsewhere(context.node, slot));
     }
@@ -293,19 +297,72 @@ fn check_memory(node: &Node, command: &Command) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Why a slot may not be used.
+enum Refused<'a> {
+    Here(CommandError),
+    /// It is not served here; it is locked still.
+    NotHere(SlotGuard<'a>),
+}
+
+impl Refused<'_> {
+    fn into_error(self, node: &Node) -> CommandError {
+        match self {
+            Self::Here(error) => error,
+            Self::NotHere(guard) => {
+                let slot = guard.slot();
+                drop(guard);
+                elsewhere(node, slot)
+            }
+        }
+    }
+}
+
+#[inline]
+fn lock(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, Refused<'_>> {
+    let guard = node.store.lock_slot(slot);
+    match node.routing.access(slot) {
+        Access::ReadWrite if writes && !node.store.journal.may_write(slot) => {
+            Err(Refused::Here(CommandError::NoReplicas))
+        }
+        Access::ReadWrite => Ok(guard),
+        Access::ReadOnly if !writes => Ok(guard),
+        Access::ReadOnly => Err(Refused::Here(CommandError::TryAgain(slot))),
+        Access::Elsewhere | Access::Down => Err(Refused::NotHere(guard)),
+    }
+}
+
 /// Locks a slot that is served here.
 #[inline]
 pub fn admit(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, CommandError> {
-    let guard = node.store.lock_slot(slot);
-    match node.routing.access(slot) {
-        Access::ReadWrite if writes && !node.store.journal.may_write(slot) => Err(CommandError::NoReplicas),
-        Access::ReadWrite => Ok(guard),
-        Access::ReadOnly if !writes => Ok(guard),
-        Access::ReadOnly => Err(CommandError::TryAgain(slot)),
-        Access::Elsewhere | Access::Down => {
-            drop(guard);
-            Err(elsewhere(node, slot))
+    lock(node, slot, writes).map_err(|refused| refused.into_error(node))
+}
+
+/// A slot that is locked for a command.
+pub struct Admitted<'a> {
+    /// The slot.
+    pub guard: SlotGuard<'a>,
+    /// Another node serves it, and the copy of it is read.
+    pub is_copy: bool,
+}
+
+/// Locks a slot that is served here, or one of which a copy is enough for a command that `only_reads`.
+#[inline]
+pub fn admit_reader<'a>(
+    context: &Context<'a>,
+    slot: Slot,
+    writes: bool,
+    only_reads: impl FnOnce() -> bool,
+) -> Result<Admitted<'a>, CommandError> {
+    match lock(context.node, slot, writes) {
+        Ok(guard) => Ok(Admitted {
+            guard,
+            is_copy: false,
+        }),
+        Err(Refused::NotHere(mut guard)) if only_reads() && copy_reads::may_answer(context, slot) => {
+            guard.read_as_copy();
+            Ok(Admitted { guard, is_copy: true })
         }
+        Err(refused) => Err(refused.into_error(context.node)),
     }
 }
 
@@ -384,8 +441,13 @@ fn run_keyed(
     let rejected = |error| Failed::rejected(entry, error);
     let writes = entry.command.flags.has(Flags::WRITE);
     check_memory(context.node, entry.command).map_err(rejected)?;
-    let mut guard = admit(context.node, slot, writes).map_err(rejected)?;
+    let Admitted { mut guard, is_copy } =
+        admit_reader(context, slot, writes, || !writes).map_err(rejected)?;
     let outcome = run_in_slot(context, &mut guard, args, reply, run);
+    if is_copy {
+        context.stats.copy_reads.add(1);
+        return Ok(outcome);
+    }
     track_reads(context, slot, entry.command, args);
     note_unsettled(context, slot, writes);
     drop(guard);

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use annulus_ring::{Epoch, SLOT_COUNT, Slot};
+use annulus_ring::{Epoch, RingSettings, SLOT_COUNT, Slot};
 use parking_lot::RwLock;
 
 pub use link::{Batch, Changed, Link};
@@ -94,6 +94,8 @@ pub struct Journal {
     /// Counts changes of sets: a waiting reply looks at its slots again.
     generation: AtomicU64,
     acks: AtomicU8,
+    /// 0 for no bound.
+    copy_staleness_max_ms: AtomicU64,
     clock: MonotonicClock,
 }
 
@@ -108,6 +110,7 @@ impl Default for Journal {
             streams: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             acks: AtomicU8::new(0),
+            copy_staleness_max_ms: AtomicU64::new(0),
             clock: MonotonicClock::start(),
         }
     }
@@ -125,9 +128,16 @@ impl Journal {
         self.acks.load(Ordering::Relaxed)
     }
 
-    /// Changes [`acks`](Self::acks), for the commands to come.
-    pub fn set_acks(&self, acks: u8) {
-        self.acks.store(acks, Ordering::Relaxed);
+    /// A copy is read only while it is known to have everything up to so long ago; `None` for however long.
+    pub fn copy_staleness_max_ms(&self) -> Option<u64> {
+        Some(self.copy_staleness_max_ms.load(Ordering::Relaxed)).filter(|&max_ms| max_ms > 0)
+    }
+
+    /// Takes what the ring's settings say of copies, for the commands to come.
+    pub fn follow(&self, settings: RingSettings) {
+        self.acks.store(settings.acks, Ordering::Relaxed);
+        self.copy_staleness_max_ms
+            .store(settings.copy_staleness_max_ms, Ordering::Relaxed);
     }
 
     /// The clock of leases and fences.
@@ -316,6 +326,19 @@ impl Journal {
         self.set_of(slot).map_or(0, |set| {
             set.links().filter(|link| link.acked() >= written).count()
         })
+    }
+
+    /// Whether until now nobody else can have changed a slot of which that node has, or is given, a copy: everybody who
+    /// might take this node's place has promised not to, at that epoch.
+    pub fn is_alone_before(&self, link: &Link, epoch: Epoch) -> bool {
+        let now_ms = self.clock.now_ms();
+        let sets = self.sets.read();
+        let mut others = sets
+            .iter()
+            .flatten()
+            .filter(|set| set.contains(link))
+            .flat_map(|set| &set.required);
+        others.all(|other| other.is_leased(epoch, now_ms))
     }
 
     /// The number of a new stream of changes; it grows as long as the process lives.

@@ -11,6 +11,7 @@ pub mod command;
 pub mod commands;
 pub mod config;
 pub mod connection;
+pub mod copy_reads;
 pub mod error;
 pub mod exclusive;
 pub mod execute;

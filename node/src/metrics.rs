@@ -198,6 +198,12 @@ impl Sources {
             None,
             totals.moved_replies,
         )?;
+        page.counter(
+            "annulus_copy_reads",
+            "Reads answered from copies of slots that other members serve",
+            None,
+            totals.copy_reads,
+        )?;
         let received = "Bytes received from clients";
         page.counter(
             "annulus_network_received",

@@ -4,11 +4,14 @@
 //! for a handoff, to follow a newer ring) changes the answer under the same lock, so that no command is in
 //! the middle of the slot when the answer changes. The data path never reads the ring document itself.
 
+mod listing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use annulus_ring::Access;
 use annulus_ring::{Address, ClusterUid, Epoch, MemberState, NodeId, RingDocument, Slot, SlotRange, Zone};
+pub use listing::Listed;
 
 /// The node's place in the ring, read by every connection.
 ///
@@ -20,6 +23,12 @@ pub trait Routing: Send + Sync + 'static {
 
     /// Who serves a slot that is [`Access::Elsewhere`]; `None` when that is not known.
     fn moved_to(&self, slot: Slot) -> Option<Address>;
+
+    /// Of a slot that is [`Access::Elsewhere`]: whether this node has a copy that may be read, and up to which moment,
+    /// on the journal's clock, the copy has everything; 0 when that is not known.
+    fn copied_until_ms(&self, _slot: Slot) -> Option<u64> {
+        None
+    }
 
     /// The ring as clients see it, for the `CLUSTER` commands.
     fn view(&self) -> Arc<ClusterView>;
@@ -54,6 +63,8 @@ pub struct MemberView {
     pub state: MemberState,
     /// The slots that it owns, in order and without gaps that could be joined.
     pub ranges: Vec<SlotRange>,
+    /// The slots that it has whole copies of, likewise.
+    pub copies: Vec<SlotRange>,
 }
 
 impl ClusterView {
@@ -84,6 +95,11 @@ impl ClusterView {
             zone: member.zone.clone(),
             state: member.state,
             ranges: ranges.remove(&member.id).unwrap_or_default(),
+            copies: document
+                .replicas
+                .get(&member.id)
+                .map(|slots| slots.ranges().collect())
+                .unwrap_or_default(),
         });
         Self {
             cluster_uid: document.cluster_uid.clone(),
@@ -134,6 +150,7 @@ impl Standalone {
                 first: Slot::ZERO,
                 last: Slot::MAX,
             }],
+            copies: Vec::new(),
         };
         let view = ClusterView {
             cluster_uid,

@@ -116,6 +116,8 @@ counters! {
     error_replies,
     /// Replies that sent a client to another member.
     moved_replies,
+    /// Reads answered from copies of what other members serve.
+    copy_reads,
     /// Connections closed because they didn't read what they had asked to be sent.
     slow_clients_closed,
     /// Bytes received from clients.

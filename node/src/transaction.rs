@@ -171,11 +171,10 @@ pub fn run(
     watched: Option<&Watched>,
     reply: &mut Reply,
 ) -> Outcome {
-    let mut exclusive = Exclusive::new(
-        context.node,
-        transaction.slot()?,
-        transaction.writes(&context.node.scripts),
-    )?;
+    let writes = transaction.writes(&context.node.scripts);
+    // Changes of a copy are not watched.
+    let only_reads = || !writes && watched.is_none();
+    let mut exclusive = Exclusive::new(context, transaction.slot()?, writes, only_reads)?;
     if watched.is_some_and(|watched| watched.is_changed(exclusive.guard(), context.now_ms)) {
         reply.null_array();
         return Ok(());

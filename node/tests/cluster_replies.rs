@@ -30,6 +30,7 @@ fn member(cluster: &ClusterUid, name: &str, ranges: Vec<SlotRange>) -> MemberVie
         zone: None,
         state: MemberState::Active,
         ranges,
+        copies: Vec::new(),
     }
 }
 

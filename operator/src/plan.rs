@@ -109,6 +109,7 @@ pub fn ring_settings(cluster: &ValidCluster) -> RingSettings {
     RingSettings {
         acks: cluster.replication_acks,
         transfer_bytes_per_second: cluster.transfer_bytes_per_second,
+        copy_staleness_max_ms: cluster.copy_staleness_max_ms,
     }
 }
 

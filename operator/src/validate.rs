@@ -48,6 +48,8 @@ pub struct ValidCluster {
     pub replication_acks: u8,
     /// What each node sends at most to fill copies and to hand slots over; 0 for no limit.
     pub transfer_bytes_per_second: u64,
+    /// How old a copy may be at most that is read, in milliseconds; 0 for however old.
+    pub copy_staleness_max_ms: u64,
     /// Tokens that each node holds.
     pub tokens_per_member: u16,
     /// What happens when a node is full.
@@ -220,6 +222,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         replication_factor: replication.factor.unwrap_or(defaults::REPLICATION_FACTOR),
         replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
         transfer_bytes_per_second,
+        copy_staleness_max_ms: replication.max_staleness_ms.unwrap_or_default().into(),
         tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
         eviction_policy: spec
             .memory

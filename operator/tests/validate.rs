@@ -99,6 +99,18 @@ fn each_mistake_is_named_with_its_cure() {
             "spec.replication.acks",
             "less than",
         ),
+        (
+            "c",
+            "nodes: 3, replication: {factor: 2, maxStalenessMs: 499}",
+            "spec.replication.maxStalenessMs",
+            "500 to 86400000",
+        ),
+        (
+            "c",
+            "nodes: 3, replication: {maxStalenessMs: 1000}",
+            "spec.replication.maxStalenessMs",
+            "raise factor or leave it out",
+        ),
         ("c", "nodes: 3, virtualNodes: 65", "spec.virtualNodes", "1 to 64"),
         ("c", "nodes: 3, threads: 0", "spec.threads", "1 to 64"),
         ("c", "nodes: 3, image: ''", "spec.image", "1 to 512"),

@@ -127,6 +127,8 @@ pub struct RingSettings {
     pub acks: u8,
     /// How many bytes of entries a member sends a second, to fill copies and to hand slots over; 0 is without a limit.
     pub transfer_bytes_per_second: u64,
+    /// How old a copy may be at most that is read by clients which asked for that, in milliseconds; 0 is however old.
+    pub copy_staleness_max_ms: u64,
 }
 
 impl RingSettings {

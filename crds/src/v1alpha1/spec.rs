@@ -182,6 +182,7 @@ pub struct Pool {
 /// Copies and acknowledgement.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.maxStalenessMs) || (has(self.factor) && self.factor > 1)").message("replication.maxStalenessMs is about copies, and with a replication.factor of 1 there are none; raise factor or leave maxStalenessMs out"))]
 #[x_kube(validation = Rule::new("!has(self.acks) || self.acks == 0 || (has(self.factor) && self.acks < self.factor)").message("replication.acks must be less than replication.factor: only the other factor - 1 copies can acknowledge; raise factor or lower acks"))]
 pub struct Replication {
     /// Copies of each slot, the owner's included, 1 to 5. With more than 1 the loss of a node loses no slot that has
@@ -196,6 +197,12 @@ pub struct Replication {
     #[schemars(range(min = 0, max = 4))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acks: Option<u8>,
+
+    /// How old a copy may be at most that clients read which said `READONLY`, in milliseconds, 500 to 86400000. When the
+    /// copy's node has heard nothing of the owner for longer, it sends them to the owner. Default: however old.
+    #[schemars(range(min = 500, max = 86_400_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_staleness_ms: Option<u32>,
 }
 
 /// How slots and their copies travel between nodes.

@@ -322,10 +322,10 @@ impl ClusterState {
                 }
                 None => {}
             }
-            drop(guard);
-            if is_whole {
-                control.table.complete_copy(slot, sender, incarnation);
+            if is_whole && control.table.complete_copy(slot, sender, incarnation) {
+                self.access.follow(&control.table, slot);
             }
+            drop(guard);
             if self.store.is_full_of_copies() {
                 return Err(CopyRefusal::NoRoom(slot));
             }
@@ -337,6 +337,15 @@ impl ClusterState {
             self.store.evict(unix_ms);
         }
         Ok(())
+    }
+
+    /// Copy: every change that the sender had made by then, on this node's clock, has been taken, at that epoch.
+    pub fn note_covered(&self, (sender, incarnation): (&NodeId, Incarnation), epoch: Epoch, covered_ms: u64) {
+        let published = self.published.read();
+        // Who served what by an earlier document is not what counts now.
+        if published.view.epoch == epoch {
+            published.note_covered(sender, incarnation, covered_ms);
+        }
     }
 
     /// Whether this node has a whole copy of the slot.

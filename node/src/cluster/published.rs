@@ -5,19 +5,23 @@
 //! needed: the lock gives it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
-use annulus_ring::{Access, Address, RingDocument, SLOT_COUNT, Slot, SlotTable};
+use annulus_ring::{
+    Access, Address, Incarnation, Member, NodeId, RingDocument, SLOT_COUNT, Slot, SlotRange, SlotTable,
+};
 
 use crate::routing::ClusterView;
 
-/// Every slot's access.
+/// Every slot's access, and whether there is a copy here that may be read.
 pub(super) struct AccessTable(Box<[AtomicU8]>);
 
 const DOWN: u8 = 0;
 const ELSEWHERE: u8 = 1;
 const READ_ONLY: u8 = 2;
 const READ_WRITE: u8 = 3;
+/// Elsewhere, with a copy here that may be read.
+const COPIED: u8 = 4;
 
 impl AccessTable {
     /// Without a ring nothing is served.
@@ -30,16 +34,22 @@ impl AccessTable {
         match self.0[slot.index()].load(Ordering::Relaxed) {
             READ_WRITE => Access::ReadWrite,
             READ_ONLY => Access::ReadOnly,
-            ELSEWHERE => Access::Elsewhere,
+            ELSEWHERE | COPIED => Access::Elsewhere,
             _ => Access::Down,
         }
     }
 
-    /// The caller holds the slot's lock.
-    pub(super) fn set(&self, slot: Slot, access: Access) {
-        let code = match access {
+    /// Whether there is a copy here that may be read.
+    pub(super) fn is_copied(&self, slot: Slot) -> bool {
+        self.0[slot.index()].load(Ordering::Relaxed) == COPIED
+    }
+
+    /// Shows what the table says. The caller holds the slot's lock.
+    pub(super) fn follow(&self, table: &SlotTable, slot: Slot) {
+        let code = match table.access(slot) {
             Access::ReadWrite => READ_WRITE,
             Access::ReadOnly => READ_ONLY,
+            Access::Elsewhere if table.may_read_copy(slot) => COPIED,
             Access::Elsewhere => ELSEWHERE,
             Access::Down => DOWN,
         };
@@ -47,12 +57,35 @@ impl AccessTable {
     }
 }
 
-/// What one document says. It is replaced as a whole; only `servers` follows the handoffs within one.
+/// What one document says. It is replaced as a whole; within one, `servers` follows the handoffs, and the senders what
+/// they say.
 pub(super) struct Published {
     pub(super) view: Arc<ClusterView>,
-    addresses: Vec<Address>,
-    /// By slot the index in `addresses` of who serves it, or [`NOBODY`].
+    senders: Vec<Sender>,
+    /// By slot the index in `senders` of who serves it, or [`NOBODY`].
     servers: Box<[AtomicU16]>,
+    /// Who may begin to serve what while this document stands.
+    targets: Vec<(SlotRange, NodeId)>,
+}
+
+/// A member of the ring, as a sender of changes.
+struct Sender {
+    id: NodeId,
+    incarnation: Incarnation,
+    address: Address,
+    /// Every change that it had made by then has come, on this node's clock; 0 until that is known.
+    covered_ms: AtomicU64,
+}
+
+impl Sender {
+    fn of(member: &Member) -> Self {
+        Self {
+            id: member.id.clone(),
+            incarnation: member.incarnation,
+            address: member.address.clone(),
+            covered_ms: AtomicU64::new(0),
+        }
+    }
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -62,20 +95,22 @@ impl Published {
         let servers = (0..SLOT_COUNT).map(|_| AtomicU16::new(NOBODY)).collect();
         Self {
             view: Arc::new(view),
-            addresses: Vec::new(),
+            senders: Vec::new(),
             servers,
+            targets: Vec::new(),
         }
     }
 
     pub(super) fn of(table: &SlotTable, document: &RingDocument) -> Self {
         let published = Self {
             view: Arc::new(ClusterView::from_document(document, table.id().clone())),
-            addresses: document
-                .members
-                .iter()
-                .map(|member| member.address.clone())
-                .collect(),
+            senders: document.members.iter().map(Sender::of).collect(),
             servers: (0..SLOT_COUNT).map(|_| AtomicU16::new(NOBODY)).collect(),
+            targets: document
+                .handoffs
+                .iter()
+                .map(|handoff| (handoff.slots, handoff.to.clone()))
+                .collect(),
         };
         for slot in Slot::all() {
             published.follow(table, slot);
@@ -100,9 +135,37 @@ impl Published {
         self.servers[slot.index()].store(index.unwrap_or(NOBODY), Ordering::Relaxed);
     }
 
-    pub(super) fn moved_to(&self, slot: Slot) -> Option<Address> {
-        self.addresses
+    fn server(&self, slot: Slot) -> Option<&Sender> {
+        self.senders
             .get(usize::from(self.servers[slot.index()].load(Ordering::Relaxed)))
-            .cloned()
+    }
+
+    fn sender(&self, id: &NodeId) -> Option<&Sender> {
+        let index = self.senders.binary_search_by(|sender| sender.id.cmp(id)).ok()?;
+        self.senders.get(index)
+    }
+
+    pub(super) fn moved_to(&self, slot: Slot) -> Option<Address> {
+        self.server(slot).map(|server| server.address.clone())
+    }
+
+    /// Every change that this life of the member had made by then has come.
+    pub(super) fn note_covered(&self, id: &NodeId, incarnation: Incarnation, covered_ms: u64) {
+        if let Some(sender) = self.sender(id).filter(|sender| sender.incarnation == incarnation) {
+            sender.covered_ms.fetch_max(covered_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Every change of the slot that was made by then has come, whoever of those made it who may serve it under this
+    /// document. 0 when that is not known.
+    pub(super) fn covered_ms(&self, slot: Slot) -> u64 {
+        let mut targets = self.targets.iter().filter(|(slots, _)| slots.contains(slot));
+        let target = targets.next().map(|(_, id)| self.sender(id));
+        let servers = [Some(self.server(slot)), target];
+        let covered_ms = servers
+            .into_iter()
+            .flatten()
+            .map(|sender| sender.map_or(0, |sender| sender.covered_ms.load(Ordering::Relaxed)));
+        covered_ms.min().unwrap_or_default()
     }
 }

@@ -1,3 +1,5 @@
+mod copied;
+
 use std::collections::BTreeMap;
 
 use annulus_ring::{Handoff, Member, RingSettings, Weight};

@@ -1,16 +1,18 @@
 //! `CLUSTER …`: the ring in the words of Redis Cluster.
 //!
 //! `SLOTS`, `SHARDS`, `NODES` and `MOVED` agree about ids and addresses, because all of them come from one
-//! [`ClusterView`]. Every member is a master: there are no replicas yet.
+//! [`ClusterView`]. Every member is a master, and may have copies of what others own; only `SLOTS` can say that, and says
+//! it only to those who have said `READONLY`: a client that doesn't ask for copies can't be confused by them.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use annulus_ring::{Epoch, MemberState, Slot};
 
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;
 use crate::resp::{Args, Reply};
-use crate::routing::{ClusterView, MemberView};
+use crate::routing::{ClusterView, Listed, MemberView};
 
 pub use crate::commands::keyspace::{count_keys_in_slot, get_keys_in_slot};
 
@@ -48,23 +50,25 @@ fn is_down(member: &MemberView) -> bool {
 /// `CLUSTER SLOTS`
 pub fn slots(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     let view = context.node.routing.view();
-    let mut ranges: Vec<_> = view
-        .members
-        .iter()
-        .flat_map(|member| member.ranges.iter().map(move |range| (*range, member)))
-        .collect();
-    ranges.sort_by_key(|(range, _)| range.first);
-    reply.array(ranges.len());
-    for (range, member) in ranges {
-        let endpoint = Endpoint::of(member, context);
-        reply.array(3);
+    let reads_copies = context.session.client.readonly.load(Ordering::Relaxed);
+    let listed = if reads_copies {
+        view.ranges_with_copies()
+    } else {
+        view.ranges()
+    };
+    reply.array(listed.len());
+    for Listed { range, owner, copies } in listed {
+        reply.array(3 + copies.len());
         reply.integer(range.first.number().into());
         reply.integer(range.last.number().into());
-        reply.array(4);
-        reply.bulk(endpoint.host.as_bytes());
-        reply.integer(endpoint.port.into());
-        reply.bulk(member.wire_id.as_bytes());
-        reply.array(0);
+        for member in std::iter::once(owner).chain(copies) {
+            let endpoint = Endpoint::of(member, context);
+            reply.array(4);
+            reply.bulk(endpoint.host.as_bytes());
+            reply.integer(endpoint.port.into());
+            reply.bulk(member.wire_id.as_bytes());
+            reply.array(0);
+        }
     }
     Ok(())
 }
@@ -211,7 +215,7 @@ pub fn links(_: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     Ok(())
 }
 
-/// `CLUSTER REPLICAS id`, and `CLUSTER SLAVES id`: there are none yet.
+/// `CLUSTER REPLICAS id`, and `CLUSTER SLAVES id`: no member is only that.
 pub fn replicas(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let view = context.node.routing.view();
     if !view

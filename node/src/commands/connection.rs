@@ -165,7 +165,7 @@ pub fn select(_: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome
     Ok(())
 }
 
-/// `READONLY`: there are no replicas to read from, so it only shows in `CLIENT LIST`.
+/// `READONLY`: reads may be answered from copies of slots that other members serve.
 pub fn readonly(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     context.session.client.readonly.store(true, Ordering::Relaxed);
     reply.ok();

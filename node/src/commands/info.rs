@@ -168,6 +168,7 @@ fn replication(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         master_repl_offset: journal.last_lsn(),
         copied_keys: store.copied_keys(),
         copied_bytes: store.copied_bytes(),
+        copy_reads: context.node.stats.totals_since_reset().copy_reads,
     )
 }
 

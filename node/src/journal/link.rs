@@ -247,9 +247,12 @@ impl Link {
     /// Whether the node's lease holds at that moment and was given at that epoch or later, since which this node serves what
     /// it is about; if not, the waker is called when the node has answered.
     pub(super) fn poll_leased(&self, since: Epoch, now_ms: u64, waker: &Waker) -> bool {
-        let is_leased =
-            || self.lease_epoch.load(Ordering::Acquire) >= since.0 && self.leased_until_ms() > now_ms;
-        self.poll_until(0, waker, is_leased)
+        self.poll_until(0, waker, || self.is_leased(since, now_ms))
+    }
+
+    /// Whether the node's lease holds at that moment and was given at that epoch or later.
+    pub(super) fn is_leased(&self, since: Epoch, now_ms: u64) -> bool {
+        self.lease_epoch.load(Ordering::Acquire) >= since.0 && self.leased_until_ms() > now_ms
     }
 
     fn poll_until(&self, lsn: u64, waker: &Waker, is_met: impl Fn() -> bool) -> bool {

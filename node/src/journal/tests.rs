@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use annulus_ring::{Epoch, Incarnation, Slot};
+use annulus_ring::{Epoch, Incarnation, RingSettings, Slot};
 
 use super::{Changed, Journal, Link, LinkSet, Unsettled, Wait};
 
@@ -25,7 +25,10 @@ fn set(required: &[&Arc<Link>], filling: &[&Arc<Link>]) -> LinkSet {
 
 fn journal(acks: u8, copies: LinkSet) -> Journal {
     let journal = Journal::default();
-    journal.set_acks(acks);
+    journal.follow(RingSettings {
+        acks,
+        ..RingSettings::default()
+    });
     journal.serve(slot(), copies, EPOCH, 0);
     journal
 }
@@ -201,7 +204,10 @@ fn a_stream_that_ended_sends_again_what_was_not_acknowledged() {
 #[test]
 fn without_copies_nothing_is_waited_for_and_with_too_few_nothing_is_written() {
     let off = Journal::default();
-    off.set_acks(1);
+    off.follow(RingSettings {
+        acks: 1,
+        ..RingSettings::default()
+    });
     assert!(off.may_write(slot()));
     let mut unsettled = Unsettled::default();
     unsettled.note(&off, slot(), true);
@@ -212,4 +218,28 @@ fn without_copies_nothing_is_waited_for_and_with_too_few_nothing_is_written() {
     assert!(!journal(2, set(&[], &[&a])).may_write(slot()));
     assert!(!journal(1, LinkSet::default()).may_write(slot()));
     assert!(journal(0, LinkSet::default()).may_write(slot()));
+}
+
+#[test]
+fn an_owner_knows_that_nobody_took_its_place_while_all_have_promised() {
+    let (a, b, c) = (link("a"), link("b"), link("c"));
+    let journal = Journal::default();
+    let slot = |number| Slot::new(number).unwrap();
+    journal.serve(slot(1), set(&[&a], &[&c]), EPOCH, 0);
+    journal.serve(slot(2), set(&[&a, &b], &[]), EPOCH, 0);
+    let knows = |epoch| [&a, &b, &c].map(|link| journal.is_alone_before(link, epoch));
+    assert_eq!(knows(EPOCH), [false, false, false]);
+    // Of the slots that go to `c`, only `a` could take one.
+    acknowledge(&journal, &a);
+    assert_eq!(knows(EPOCH), [false, false, true]);
+    acknowledge(&journal, &b);
+    assert_eq!(knows(EPOCH), [true, true, true]);
+    assert_eq!(knows(Epoch(2)), [false, false, false]);
+    let old = link("d");
+    journal.serve(slot(3), set(&[&old], &[]), EPOCH, 0);
+    old.acknowledge(0, 0, EPOCH);
+    assert_eq!(
+        journal.is_alone_before(&old, EPOCH),
+        journal.clock().now_ms() < super::LEASE_MS
+    );
 }

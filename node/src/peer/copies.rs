@@ -64,6 +64,7 @@ impl CopyStream {
             sent_ms: message.sent_ms,
             refusal: Refusal::None.into(),
             slot: 0,
+            clock_ms: 0,
         };
         // Nothing of it is looked at before it is known that both mean the same ring.
         let refused = if sender.epoch == self.context.state.epoch() {
@@ -87,6 +88,9 @@ impl CopyStream {
         if reply.refusal() == Refusal::None {
             // A lease is of the epoch at which it was given.
             own.epoch = sender.epoch.0;
+            let state = &self.context.state;
+            state.note_covered((&id, incarnation), sender.epoch, message.covers_ms);
+            reply.clock_ms = self.context.node.store.journal.clock().now_ms();
         }
         reply.sender = Some(own);
         Ok(reply)

@@ -142,6 +142,10 @@ struct Stream<'a> {
     fill: Option<PartialFill>,
     /// Everything up to this lsn has been sent by this stream.
     lsn: u64,
+    /// The neighbour's clock in its last answer.
+    heard_ms: u64,
+    /// What that was when everything up to `lsn` was taken to be sent: it is no older than that.
+    covers_ms: u64,
     answered: bool,
     /// The ring that it is about; it ends with it.
     epoch: Epoch,
@@ -157,6 +161,8 @@ impl<'a> Stream<'a> {
             fill_bytes_in_flight: 0,
             fill: None,
             lsn: 0,
+            heard_ms: 0,
+            covers_ms: 0,
             answered: false,
             epoch: context.state.epoch(),
             number: context.node.store.journal.open_stream(),
@@ -233,6 +239,7 @@ impl<'a> Stream<'a> {
             return Err(StreamEnd::Closed);
         };
         self.answered = true;
+        self.heard_ms = reply.clock_ms;
         self.fill_bytes_in_flight -= sent.fill_bytes;
         let epoch = Epoch(reply.sender.as_ref().map_or(0, |sender| sender.epoch));
         self.link.acknowledge(reply.lsn, reply.sent_ms, epoch);
@@ -244,12 +251,13 @@ impl<'a> Stream<'a> {
         let Some(batch) = self.link.take(&self.context.node.store.journal) else {
             return Ok(());
         };
+        let covers_ms = self.covered_now_ms();
         let mut contents = self.read_changes(&batch.changes);
         let last = contents.pop().unwrap_or_default();
         for content in contents {
             self.send(sender, content).await?;
         }
-        self.lsn = batch.lsn;
+        (self.lsn, self.covers_ms) = (batch.lsn, covers_ms);
         self.send(sender, last).await
     }
 
@@ -262,7 +270,7 @@ impl<'a> Stream<'a> {
         if content.changes.is_empty()
             && let Some(lsn) = self.link.idle_lsn(journal)
         {
-            self.lsn = lsn;
+            (self.lsn, self.covers_ms) = (lsn, self.covered_now_ms());
         }
         let fill_bytes = if content.fills { content.bytes as u64 } else { 0 };
         let own = self.context.sender();
@@ -275,6 +283,7 @@ impl<'a> Stream<'a> {
             sent_ms: journal.clock().now_ms(),
             changes: content.changes,
             stream: self.number,
+            covers_ms: self.covers_ms,
         };
         self.in_flight.push_back(InFlight {
             fill_bytes,
@@ -284,6 +293,17 @@ impl<'a> Stream<'a> {
         self.context.transferred(fill_bytes);
         self.context.counters.bytes_out.add(content.bytes as u64);
         sender.send(request).await.map_err(|_| StreamEnd::Closed)
+    }
+
+    /// Up to when the neighbour has every change, on its clock, once it has all that was just taken: an owner that others
+    /// may have replaced says nothing new.
+    fn covered_now_ms(&self) -> u64 {
+        let journal = &self.context.node.store.journal;
+        if journal.is_alone_before(self.link, self.epoch) {
+            self.heard_ms
+        } else {
+            self.covers_ms
+        }
     }
 
     /// The slot is served here, and the neighbour is to have its changes.

@@ -44,6 +44,8 @@ pub struct SlotGuard<'a> {
     before: Before,
     tally: Tally,
     touches: bool,
+    /// It is read, and nothing else.
+    is_read_as_copy: bool,
     /// The client for whom it is locked, by number.
     client: Option<u64>,
     /// Changed keys of which those are still to be told who listen to all of them.
@@ -84,6 +86,7 @@ impl<'a> SlotGuard<'a> {
             before,
             tally: Tally::default(),
             touches: true,
+            is_read_as_copy: false,
             client: None,
             broadcast: Vec::new(),
         }
@@ -116,7 +119,13 @@ impl<'a> SlotGuard<'a> {
 
     /// Whether [`Self::read`] makes an entry the most recently used one; it does unless told otherwise.
     pub fn set_touches(&mut self, touches: bool) {
-        self.touches = touches;
+        self.touches = touches && !self.is_read_as_copy;
+    }
+
+    /// From now on the entries stay as the owner of the slot made them: expired ones are not seen, and not removed.
+    pub fn read_as_copy(&mut self) {
+        self.is_read_as_copy = true;
+        self.touches = false;
     }
 
     /// Says which client's command makes the changes that follow.
@@ -616,6 +625,9 @@ impl<'a> SlotGuard<'a> {
     fn live(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<Place> {
         let place = self.map.find(hash, key)?;
         if self.map.get(place)?.is_expired(now_ms) {
+            if self.is_read_as_copy {
+                return None;
+            }
             self.tally.expired += 1;
             self.not_by_client(|guard| guard.remove_at(place));
             return None;

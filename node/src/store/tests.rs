@@ -56,6 +56,27 @@ fn an_entry_ends_at_its_millisecond() {
 }
 
 #[test]
+fn who_reads_a_copy_leaves_no_trace() {
+    let store = store_of(BUDGET_BYTES, EvictionPolicy::Lru);
+    set(&store, b"key", b"value", Some(100), 0);
+    let mut guard = store.lock_slot(slot_of(b"key"));
+    guard.set_copy(true);
+    guard.read_as_copy();
+    guard.set_touches(true);
+    let idle_ms = |guard: &SlotGuard<'_>| guard.snapshot(90).first().map(|entry| entry.idle_ms);
+    let before = idle_ms(&guard);
+    assert!(guard.read(b"key", 90).is_some());
+    assert_eq!(idle_ms(&guard), before);
+    assert!(guard.read(b"key", 100).is_none());
+    let tally = Tally {
+        hits: 1,
+        misses: 1,
+        expired: 0,
+    };
+    assert_eq!((guard.take_tally(), guard.len()), (tally, 1));
+}
+
+#[test]
 fn a_sweep_gives_back_what_expired_and_nothing_else() {
     let store = store_of(BUDGET_BYTES, EvictionPolicy::Lru);
     for number in 0..1000u32 {

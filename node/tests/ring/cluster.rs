@@ -29,8 +29,8 @@ pub struct Cluster {
     /// What clients go by.
     pub map: Map,
     factor: u8,
-    /// Of which so many must have a write, beside the owner.
-    pub acks: u8,
+    /// What nodes are told with the next document.
+    pub settings: RingSettings,
 }
 
 /// Which address serves which slot, as the last document says.
@@ -54,6 +54,19 @@ impl Map {
 impl Cluster {
     /// So many processes, with that many copies of each slot, of which one write needs so many beside the owner's.
     pub async fn start(nodes: usize, factor: u8, acks: u8) -> Self {
+        Self::start_with(
+            nodes,
+            factor,
+            RingSettings {
+                acks,
+                ..RingSettings::default()
+            },
+        )
+        .await
+    }
+
+    /// The same with other settings, too.
+    pub async fn start_with(nodes: usize, factor: u8, settings: RingSettings) -> Self {
         let mut cluster = Self {
             nodes: BTreeMap::new(),
             document: None,
@@ -61,7 +74,7 @@ impl Cluster {
             failed: BTreeSet::new(),
             map: Map::default(),
             factor,
-            acks,
+            settings,
         };
         for number in 0..nodes {
             cluster.boot(number);
@@ -106,10 +119,7 @@ impl Cluster {
                 replication_factor: self.factor,
                 tokens_per_member: 8,
             },
-            settings: RingSettings {
-                acks: self.acks,
-                transfer_bytes_per_second: 0,
-            },
+            settings: self.settings,
             handoff_slots_max: 16_384,
         };
         let observed = self.observe().await;

@@ -146,13 +146,13 @@ async fn how_many_copies_a_write_needs_can_change_while_nodes_run() {
     cluster.nodes[&copy].signal("STOP");
     client.check("SET k 1", "+OK\r\n");
     cluster.nodes[&copy].signal("CONT");
-    cluster.acks = 1;
+    cluster.settings.acks = 1;
     cluster.settle().await;
     cluster.nodes[&copy].signal("STOP");
     let reply = client.ask("SET k 2");
     assert!(reply.starts_with("-UNCERTAIN"), "{reply}");
     cluster.nodes[&copy].signal("CONT");
-    cluster.acks = 0;
+    cluster.settings.acks = 0;
     cluster.settle().await;
     cluster.nodes[&copy].signal("STOP");
     client.check("SET k 3", "+OK\r\n");

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod copies;
+mod copy_reads;
 mod documents;
 mod fake_source;
 mod handoff;

@@ -151,6 +151,18 @@ fn replication(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
         "spec.replication.acks",
         "must be less than replication.factor: only the other copies can acknowledge; raise factor or lower acks",
     );
+    if let Some(staleness_ms) = replication.max_staleness_ms {
+        mistakes.require(
+            (500..=86_400_000).contains(&staleness_ms),
+            "spec.replication.maxStalenessMs",
+            "must be 500 to 86400000: a copy hears of its owner every 100 ms",
+        );
+        mistakes.require(
+            factor > 1,
+            "spec.replication.maxStalenessMs",
+            "is about copies, and with a replication.factor of 1 there are none; raise factor or leave it out",
+        );
+    }
 }
 
 fn access(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {

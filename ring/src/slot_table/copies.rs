@@ -44,6 +44,18 @@ impl SlotTable {
         self.copies[slot.index()]
     }
 
+    /// Whether clients that ask for it may read the slot from this node's copy: the copy is whole, and the document
+    /// lists it, so that it has every write that was acknowledged. Not while this node is about to pull the slot.
+    pub fn may_read_copy(&self, slot: Slot) -> bool {
+        let index = slot.index();
+        self.copies[index] == Copy::Complete
+            && matches!(self.states[index], State::Elsewhere(_))
+            && self
+                .document
+                .as_ref()
+                .is_some_and(|document| document.is_replica(&self.id, slot))
+    }
+
     /// The slots of which this node has a copy, whole or in part.
     pub fn copied(&self) -> SlotSet {
         Slot::all()
