@@ -104,9 +104,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     }));
     tokio::spawn(governor::govern(Arc::clone(&node), config.limit_bytes));
 
-    node.store.journal.set_acks(config.replication_acks);
-    node.settings
-        .set_copy_staleness_max_ms(config.copy_staleness_max_ms);
+    set_up_copies(config, &node);
     let cluster = member.as_ref().map(|(_, state)| Arc::clone(state));
     let stop = CancellationToken::new();
     let is_stopping = Arc::new(AtomicBool::new(false));
@@ -188,6 +186,12 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             Ok(Ended::AtOnce)
         }
     }
+}
+
+fn set_up_copies(config: &Config, node: &Node) {
+    node.store.journal.set_acks(config.replication_acks);
+    node.settings
+        .set_copy_staleness_max_ms(config.copy_staleness_max_ms);
 }
 
 /// How long a node that was told to end waits for a change of what others need it for, before it thinks that nobody is there
