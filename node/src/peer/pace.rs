@@ -27,9 +27,10 @@ impl Pace {
 
     /// That many bytes were sent; with 0 bytes a second allowed, there is no limit.
     pub fn spend(&self, bytes: u64, bytes_per_second: u64, now_ms: u64) {
-        let Some(cost_us) = bytes.saturating_mul(1_000_000).checked_div(bytes_per_second) else {
+        if bytes_per_second == 0 {
             return;
-        };
+        }
+        let cost_us = bytes.saturating_mul(1_000_000).div_ceil(bytes_per_second);
         let mut paid_until_us = self.paid_until_us.lock();
         *paid_until_us = (*paid_until_us).max(now_ms * 1000).saturating_add(cost_us);
     }
