@@ -118,7 +118,7 @@ fn in_a_line(run: &report::Run) -> String {
     let rate = run.acked as f64 / run.load_seconds.max(0.001);
     format!(
         "first write after {} s, every one after {} s, whole after {} s; {} acknowledged ({rate:.0}/s), lost {}, stale {}, \
-         longest gap {:.2} s, errors {:?}, clients {:?}{}",
+         longest gap {:.2} s until {} s, errors {:?}, clients {:?}{}",
         seconds(run.first_write_seconds),
         seconds(run.every_write_seconds),
         seconds(run.whole_seconds),
@@ -126,6 +126,7 @@ fn in_a_line(run: &report::Run) -> String {
         run.lost,
         run.stale,
         run.longest_gap_seconds,
+        seconds(run.longest_gap_ended_seconds),
         run.errors,
         run.clients,
         run.failure

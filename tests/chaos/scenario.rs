@@ -207,9 +207,12 @@ fn measure(run: &mut Run, findings: &Findings, fault: Option<&Fault>) {
     run.load_seconds = findings.load_time().as_secs_f64();
     run.lost = u64::try_from(findings.lost.len()).unwrap_or(u64::MAX);
     run.stale = u64::try_from(findings.stale.len()).unwrap_or(u64::MAX);
-    run.longest_gap_seconds = findings.longest_gap().as_secs_f64();
     run.errors.clone_from(&findings.errors);
     if let Some(fault) = fault {
+        if let Some((gap, ended)) = findings.longest_gap_since(Some(fault.at)) {
+            run.longest_gap_seconds = gap.as_secs_f64();
+            run.longest_gap_ended_seconds = Some(ended.duration_since(fault.at).as_secs_f64());
+        }
         let bucket = Duration::from_millis(BUCKET_MS);
         run.timeline = findings.timeline(fault.at, bucket, BUCKETS_BEFORE, BUCKETS_AFTER);
     }

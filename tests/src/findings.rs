@@ -65,11 +65,20 @@ impl Findings {
 
     /// The longest time between two acknowledgements of one key.
     pub fn longest_gap(&self) -> Duration {
+        self.longest_gap_since(None)
+            .map_or(Duration::ZERO, |(gap, _)| gap)
+    }
+
+    /// The same of those that ended after that moment, since many clients that connect at once are a gap too; and when.
+    pub fn longest_gap_since(&self, from: Option<Instant>) -> Option<(Duration, Instant)> {
         let mut last: BTreeMap<usize, Instant> = BTreeMap::new();
-        let mut longest = Duration::ZERO;
+        let mut longest = None;
         for write in &self.writes {
-            if let Some(before) = last.insert(write.key, write.answered) {
-                longest = longest.max(write.answered.duration_since(before));
+            let Some(before) = last.insert(write.key, write.answered) else {
+                continue;
+            };
+            if from.is_none_or(|from| write.answered >= from) {
+                longest = longest.max(Some((write.answered.duration_since(before), write.answered)));
             }
         }
         longest
@@ -193,6 +202,8 @@ mod tests {
             at(begin, 0, 200, 210),
         ]);
         assert_eq!(seen.longest_gap(), Duration::from_millis(200));
+        let late = begin + Duration::from_millis(211);
+        assert_eq!(seen.longest_gap_since(Some(late)), None, "it ended before");
         assert_eq!(seen.load_time(), Duration::from_millis(300));
         assert_eq!(findings(Vec::new()).load_time(), Duration::ZERO);
     }

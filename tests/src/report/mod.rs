@@ -49,8 +49,10 @@ pub struct Run {
     pub lost: u64,
     /// Reads that gave less than what was acknowledged before.
     pub stale: u64,
-    /// The longest time between two acknowledgements of one key.
+    /// The longest time between two acknowledgements of one key, of those that ended after the fault.
     pub longest_gap_seconds: f64,
+    /// When it ended, from the fault.
+    pub longest_gap_ended_seconds: Option<f64>,
     /// How often each error came.
     pub errors: BTreeMap<String, u64>,
     /// Acknowledged writes by bucket.

@@ -18,7 +18,7 @@ pub fn page(about: &str, scenarios: &[Scenario], moved: &[Moved]) -> String {
          worst of the runs: until the *first write* that was begun after it succeeded on slots of the node that it \
          hit, until each such slot that has a key was written (*every slot*), and until nothing was left to be done \
          (*whole*: every node there, balanced, with every copy). The *longest gap* is between two acknowledgements of \
-         one key, whichever, anywhere in the run. A writer waits for the answer before it goes on to its next key, so while \
+         one key, whichever, and ended after the fault. A writer waits for the answer before it goes on to its next key, so while \
          some slots are out of reach the lanes of the plot fall lower than those slots' share.\n\n"
     );
     if !scenarios.is_empty() {
