@@ -15,13 +15,15 @@ FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= resp_parser pipeline script ring
 MINUTES ?= 30
+REPEAT ?= 5
+SCENARIOS ?=
 export CLUSTER_DIR
 export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny chart \
-	cluster-up cluster-down test-e2e test-scale bench soak fuzz clean
+	cluster-up cluster-down test-e2e test-scale bench soak chaos fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +81,9 @@ soak: ## One node at full load for MINUTES=30: fails on too much memory or any e
 	@cargo build --release --locked --quiet -p annulus-node -p annulus-bench
 	ulimit -n 8192
 	target/release/annulus-bench soak --minutes $(MINUTES)
+
+chaos: ## Faults and changes under load on the cluster that is up, each REPEAT=5 times (SCENARIOS="kill cut" for some); page and plot into docs/benchmarks
+	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-chaos -- $(REPEAT) $(SCENARIOS)
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS=600 (FUZZ_TARGETS="resp_parser pipeline script ring"); needs a nightly Rust
 	@tests/tools/fuzz $(FUZZ_VERSION) $(FUZZ_SECONDS) $(FUZZ_TARGETS)

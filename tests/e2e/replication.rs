@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::ConditionType;
-use annulus_ring::{NodeId, RingDocument};
-use annulus_tests::{Cache, Ledger, figure, kill, processes, run, seconds, signal, until};
+use annulus_ring::NodeId;
+use annulus_tests::{Cache, Ledger, figure, kill, node_processes, run, seconds, signal, until};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -18,16 +16,9 @@ const VICTIM: &str = "demo-1";
 const PATIENCE: Duration = Duration::from_mins(2);
 /// What is measured here is how soon clients go on: these tests don't run beside each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// How long the missing copies may take.
+const WHOLE: Duration = Duration::from_mins(3);
 const COPIES: &str = "replication: {factor: 2, acks: 1}";
-
-/// Settled, and every slot has its copy.
-async fn whole(cache: &Cache<'_>, nodes: usize) -> Result<RingDocument> {
-    let document = cache.settled(nodes, seconds(180)).await?;
-    cache
-        .condition(ConditionType::Degraded, "False", "AsSpecified", seconds(120))
-        .await?;
-    Ok(document)
-}
 
 /// Something happens to demo-1 while clients write; afterwards there are three nodes again.
 async fn fault(name: &str, what: &str, happens: impl AsyncFnOnce(&Cache<'_>, Pod) -> Result<()>) {
@@ -35,7 +26,7 @@ async fn fault(name: &str, what: &str, happens: impl AsyncFnOnce(&Cache<'_>, Pod
     run(name, async |test| {
         let namespace = test.namespace().await?;
         let cache = namespace.ready_cache("demo", &small(3, COPIES)).await?;
-        let before = whole(&cache, 3).await?;
+        let before = cache.whole(3, WHOLE).await?;
         let victim: NodeId = VICTIM.parse()?;
         let ledger = Ledger::start(&cache, "ledger").await?;
         ledger.all_written(PATIENCE).await?;
@@ -61,7 +52,7 @@ async fn fault(name: &str, what: &str, happens: impl AsyncFnOnce(&Cache<'_>, Pod
                 "an empty node came back as the owner of {owned:?} slots"
             );
         }
-        whole(&cache, 3).await?;
+        cache.whole(3, WHOLE).await?;
         ledger.all_written(PATIENCE).await?;
         let findings = ledger.finish().await?;
         let (first, all) = findings.recovery(&before, &victim, at)?;
@@ -81,14 +72,10 @@ async fn fault(name: &str, what: &str, happens: impl AsyncFnOnce(&Cache<'_>, Pod
     .await;
 }
 
-fn of_pod(pod: &Pod) -> Result<Vec<u32>> {
-    processes(&pod.uid().context("no UID")?, "annulus-node")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_comes_back_in_place_and_empty_and_nothing_is_lost() {
     fault("replication_kill", "copies, kill -9 of a node", async |_, pod| {
-        let victims = of_pod(&pod)?;
+        let victims = node_processes(&pod)?;
         if victims.is_empty() {
             figure(
                 "copies, kill -9 of a node",
@@ -106,7 +93,7 @@ async fn a_stopped_process_is_replaced_and_can_do_no_harm_when_it_goes_on() {
         "replication_stop",
         "copies, SIGSTOP of a node for 10 s",
         async |cache, pod| {
-            let victims = of_pod(&pod)?;
+            let victims = node_processes(&pod)?;
             signal(&victims, "STOP")?;
             let epoch = cache.document().await?.epoch;
             sleep(seconds(10)).await;
@@ -163,7 +150,7 @@ async fn scaling_with_copies_loses_nothing() {
     run("replication_scale", async |test| {
         let namespace = test.namespace().await?;
         let cache = namespace.ready_cache("demo", &small(3, COPIES)).await?;
-        whole(&cache, 3).await?;
+        cache.whole(3, WHOLE).await?;
         let ledger = Ledger::start(&cache, "ledger").await?;
         ledger.all_written(PATIENCE).await?;
         for nodes in [4, 3] {
@@ -171,7 +158,7 @@ async fn scaling_with_copies_loses_nothing() {
             cache
                 .kubectl(&["scale", "cc/demo", &format!("--replicas={nodes}")])
                 .await?;
-            whole(&cache, nodes).await?;
+            cache.whole(nodes, WHOLE).await?;
             figure(
                 &format!("copies, scaled to {nodes}"),
                 format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()),
@@ -191,7 +178,7 @@ async fn a_rolling_update_with_copies_loses_nothing() {
     run("replication_roll", async |test| {
         let namespace = test.namespace().await?;
         let cache = namespace.ready_cache("demo", &small(3, COPIES)).await?;
-        whole(&cache, 3).await?;
+        cache.whole(3, WHOLE).await?;
         let lives = cache.lives().await?;
         let ledger = Ledger::start(&cache, "ledger").await?;
         ledger.all_written(PATIENCE).await?;
@@ -201,15 +188,8 @@ async fn a_rolling_update_with_copies_loses_nothing() {
             &format!("{COPIES}, podMetadata: {{annotations: {{rolled: 'yes'}}}}"),
         );
         cache.apply(&spec).await?.success()?;
-        until("every pod replaced", seconds(300), async || {
-            let now = cache.lives().await?;
-            let old = lives.iter().filter(|(pod, life)| now.get(*pod) == Some(*life));
-            let old: Vec<_> = old.map(|(pod, _)| pod).collect();
-            ensure!(old.is_empty() && now.len() == lives.len(), "still there: {old:?}");
-            Ok(())
-        })
-        .await?;
-        whole(&cache, 3).await?;
+        cache.replaced(&lives, seconds(300)).await?;
+        cache.whole(3, WHOLE).await?;
         figure(
             "copies, rolling update of 3 nodes",
             format_args!("whole after {:.1} s", begin.elapsed().as_secs_f64()),

@@ -1,10 +1,8 @@
 //! A node dies, and the operator that is to replace it dies at the same time: its successor does it.
 
-use annulus_crds::v1alpha1::ConditionType;
 use annulus_ring::NodeId;
-use annulus_tests::{Choice, Ledger, Operator, alone, figure, kill, processes, run, seconds};
+use annulus_tests::{Choice, Ledger, Operator, alone, figure, kill, node_processes, run, seconds};
 use anyhow::Context as _;
-use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use crate::small;
@@ -17,19 +15,12 @@ async fn killed_while_a_node_is_replaced() {
         let namespace = test.namespace().await?;
         let spec = small(3, "replication: {factor: 2, acks: 1}");
         let cache = namespace.ready_cache("demo", &spec).await?;
-        let before = cache.settled(3, seconds(60)).await?;
-        let whole = async || {
-            let deadline = seconds(120);
-            cache
-                .condition(ConditionType::Degraded, "False", "AsSpecified", deadline)
-                .await
-        };
-        whole().await?;
+        let before = cache.whole(3, seconds(120)).await?;
         let ledger = Ledger::start(&cache, "ledger").await?;
         ledger.all_written(seconds(60)).await?;
         let victim: NodeId = "demo-1".parse()?;
         let pod = cache.pods().await?.remove(victim.as_str()).context("no victim")?;
-        let node = processes(&pod.uid().context("no UID")?, "annulus-node")?;
+        let node = node_processes(&pod)?;
         let operators = test.operator.victims(&test.kubernetes, Choice::Leader).await?;
 
         let at = Instant::now();
@@ -37,8 +28,7 @@ async fn killed_while_a_node_is_replaced() {
         operators.kill(&test.kubernetes).await?;
         ledger.all_written(seconds(60)).await?;
         Operator::wait_available(&test.kubernetes).await?;
-        cache.settled(3, seconds(120)).await?;
-        whole().await?;
+        cache.whole(3, seconds(120)).await?;
         let findings = ledger.finish().await?;
         let (first, all) = findings.recovery(&before, &victim, at)?;
         figure(

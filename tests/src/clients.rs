@@ -83,7 +83,7 @@ fn redis_rs() -> Result<PathBuf> {
     Ok(built.join("annulus-client-redis-rs"))
 }
 
-async fn prepare(kubernetes: &Kubernetes) -> Result<()> {
+pub(crate) async fn prepare(kubernetes: &Kubernetes) -> Result<()> {
     let outcome = PREPARED.get_or_init(async || {
         // Cargo has built the program of redis-rs along with the tests.
         let mut command = Command::new(repository().join("tests/clients/prepare"));

@@ -21,7 +21,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// Where failed tests leave what they saw; it is made when it is missing.
-pub(crate) fn results_dir() -> Result<PathBuf> {
+pub fn results_dir() -> Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let folder = target.join("e2e");

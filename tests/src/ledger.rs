@@ -4,23 +4,26 @@
 //! highest acknowledged one is a lost write, whenever and wherever it is read; a higher one is a write whose outcome
 //! the client was never told, which may have been made or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use annulus_ring::{NodeId, RingDocument, Slot};
-use anyhow::{Context as _, Result, anyhow, ensure};
+use annulus_ring::Slot;
+use anyhow::{Result, anyhow, ensure};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::cache::Cache;
+use crate::findings::{Acked, Findings};
 use crate::wait::{seconds, until};
 
+/// As many as leave a machine with two cores some air.
 const WRITERS: usize = 16;
-const KEYS_PER_WRITER: usize = 64;
+/// All writers' keys together: the more writers, the sooner each key is written again.
+const KEYS: usize = 1024;
 const READERS: usize = 2;
 /// Errors of which the text is kept, by their kind.
 const KINDS_MAX: usize = 12;
@@ -45,32 +48,18 @@ struct Shared {
     stale: Mutex<Vec<String>>,
 }
 
-/// A write that was acknowledged.
-#[derive(Debug, Clone, Copy)]
-struct Acked {
-    key: usize,
-    begun: Instant,
-    answered: Instant,
-}
-
-/// What the clients saw.
-#[derive(Debug)]
-pub struct Findings {
-    writes: Vec<Acked>,
-    owners: Vec<Slot>,
-    /// Reads beside the writes.
-    pub reads: u64,
-    /// How often each error came.
-    pub errors: BTreeMap<String, u64>,
-    /// Reads that gave less than what was acknowledged before.
-    pub stale: Vec<String>,
-    /// Acknowledged writes that were not there in the end.
-    pub lost: Vec<String>,
-}
-
 impl Ledger {
     /// Starts clients of that cluster.
     pub async fn start(cache: &Cache<'_>, prefix: &str) -> Result<Self> {
+        Self::with_writers(cache, prefix, WRITERS).await
+    }
+
+    /// The same with that many writers, which share the keys.
+    pub async fn with_writers(cache: &Cache<'_>, prefix: &str, writers: usize) -> Result<Self> {
+        ensure!(
+            (1..=KEYS).contains(&writers),
+            "there can be 1 to {KEYS} writers, not {writers}"
+        );
         let mut hosts: Vec<String> = cache.pod_ips().await?.values().map(ToString::to_string).collect();
         hosts.push(cache.service_ip().await?);
         let addresses = hosts.iter().map(|host| format!("redis://{host}:6379"));
@@ -83,13 +72,12 @@ impl Ledger {
             .min_retry_wait(10)
             .max_retry_wait(50)
             .build()?;
-        let keys = WRITERS * KEYS_PER_WRITER;
         let shared = Arc::new(Shared {
             client,
             prefix: prefix.to_owned(),
             stop: AtomicBool::new(false),
-            acked: (0..keys).map(|_| AtomicU64::new(0)).collect(),
-            sent: (0..keys).map(|_| AtomicU64::new(0)).collect(),
+            acked: (0..KEYS).map(|_| AtomicU64::new(0)).collect(),
+            sent: (0..KEYS).map(|_| AtomicU64::new(0)).collect(),
             reads: AtomicU64::new(0),
             errors: Mutex::default(),
             stale: Mutex::default(),
@@ -97,8 +85,8 @@ impl Ledger {
         // One connection that works before anybody counts errors.
         shared.client.get_async_connection().await?;
         Ok(Self {
-            writers: (0..WRITERS)
-                .map(|writer| tokio::spawn(write(Arc::clone(&shared), writer)))
+            writers: (0..writers)
+                .map(|writer| tokio::spawn(write(Arc::clone(&shared), writer, writers)))
                 .collect(),
             readers: (0..READERS)
                 .map(|reader| tokio::spawn(read(Arc::clone(&shared), reader)))
@@ -134,13 +122,13 @@ impl Ledger {
     }
 
     /// Stops the clients and reads every key.
-    pub async fn finish(self) -> Result<Findings> {
+    pub async fn finish(mut self) -> Result<Findings> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut writes = Vec::new();
-        for writer in self.writers {
+        for writer in self.writers.drain(..) {
             writes.extend(writer.await?);
         }
-        for reader in self.readers {
+        for reader in self.readers.drain(..) {
             reader.await?;
         }
         let shared = &self.shared;
@@ -164,7 +152,7 @@ impl Ledger {
         }
         Ok(Findings {
             writes,
-            owners: (0..shared.acked.len())
+            slots: (0..shared.acked.len())
                 .map(|key| Slot::for_key(shared.name(key).as_bytes()))
                 .collect(),
             reads: shared.reads.load(Ordering::Relaxed),
@@ -175,83 +163,10 @@ impl Ledger {
     }
 }
 
-impl Findings {
-    /// How long after `fault` the first write succeeded that was begun after it, of a key that `owner` owned in that
-    /// ring; and when every such key had been written.
-    pub fn recovery(
-        &self,
-        before: &RingDocument,
-        owner: &NodeId,
-        fault: Instant,
-    ) -> Result<(Duration, Duration)> {
-        let ring = before.ring();
-        let affected: BTreeSet<usize> = (0..self.owners.len())
-            .filter(|key| ring.owner(self.owners[*key]) == Some(owner))
-            .collect();
-        ensure!(!affected.is_empty(), "{owner} owned none of the keys");
-        let mut first: BTreeMap<usize, Instant> = BTreeMap::new();
-        for write in &self.writes {
-            if write.begun >= fault && affected.contains(&write.key) {
-                let known = first.entry(write.key).or_insert(write.answered);
-                *known = write.answered.min(*known);
-            }
-        }
-        ensure!(
-            first.len() == affected.len(),
-            "{} of {} keys of {owner} were never written again",
-            affected.len() - first.len(),
-            affected.len()
-        );
-        let first_of_all = first.values().min().context("no key")?;
-        let last = first.values().max().context("no key")?;
-        Ok((first_of_all.duration_since(fault), last.duration_since(fault)))
-    }
-
-    /// The longest time between two acknowledgements of one key.
-    pub fn longest_gap(&self) -> Duration {
-        let mut last: BTreeMap<usize, Instant> = BTreeMap::new();
-        let mut longest = Duration::ZERO;
-        for write in &self.writes {
-            if let Some(before) = last.insert(write.key, write.answered) {
-                longest = longest.max(write.answered.duration_since(before));
-            }
-        }
-        longest
-    }
-
-    /// Fails when an acknowledged write was lost, or a read gave something older.
-    pub fn nothing_lost(&self) -> Result<()> {
-        ensure!(
-            self.lost.is_empty() && self.stale.is_empty(),
-            "{} acknowledged writes were lost: {:#?}; {} reads were stale: {:#?}",
-            self.lost.len(),
-            self.lost.iter().take(10).collect::<Vec<_>>(),
-            self.stale.len(),
-            self.stale.iter().take(10).collect::<Vec<_>>()
-        );
-        Ok(())
-    }
-
-    /// In a line.
-    pub fn describe(&self) -> String {
-        let seconds = match (
-            self.writes.first(),
-            self.writes.iter().map(|write| write.answered).max(),
-        ) {
-            (Some(first), Some(last)) => last.duration_since(first.begun).as_secs_f64().max(0.001),
-            _ => 1.0,
-        };
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let rate = self.writes.len() as f64 / seconds;
-        format!(
-            "{} writes acknowledged ({rate:.0}/s), {} reads, lost {}, stale {}, longest gap of a key {:.2} s, errors {:?}",
-            self.writes.len(),
-            self.reads,
-            self.lost.len(),
-            self.stale.len(),
-            self.longest_gap().as_secs_f64(),
-            self.errors
-        )
+/// Clients of a scenario that failed must not go on beside the next one.
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -303,12 +218,12 @@ impl Shared {
     }
 }
 
-async fn write(shared: Arc<Shared>, writer: usize) -> Vec<Acked> {
+async fn write(shared: Arc<Shared>, writer: usize, writers: usize) -> Vec<Acked> {
     let mut done = Vec::new();
     let Some(mut connection) = shared.reconnect().await else {
         return done;
     };
-    let keys = (writer * KEYS_PER_WRITER)..((writer + 1) * KEYS_PER_WRITER);
+    let keys = (writer..KEYS).step_by(writers);
     for key in keys.cycle() {
         if shared.stop.load(Ordering::Relaxed) {
             break;

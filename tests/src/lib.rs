@@ -6,24 +6,30 @@
 
 mod audit;
 mod cache;
+mod client_load;
 mod clients;
+mod copies;
 mod figures;
+mod findings;
 mod kubernetes;
 mod ledger;
 mod machine;
 mod namespace;
 mod operator;
 mod peer;
+pub mod report;
 mod wait;
 
 pub use audit::{AuditLog, Mark, Request};
 pub use cache::{Cache, NodeView, Owned, condition};
+pub use client_load::LoadProgram;
 pub use clients::{CLIENTS, Client as ClientProgram, Load};
 pub use figures::figure;
-pub use kubernetes::{Answer, Kubernetes, repository};
-pub use ledger::{Findings, Ledger};
-pub use machine::{kill, next_pod_ip, processes, signal};
-pub use namespace::{Test, TestNamespace, run};
-pub use operator::{Choice, Operator, Usage, Victims, alone};
+pub use findings::Findings;
+pub use kubernetes::{Answer, Kubernetes, repository, results_dir};
+pub use ledger::Ledger;
+pub use machine::{Plug, component, ended, kill, next_pod_ip, node_processes, plug, processes, signal};
+pub use namespace::{Test, TestNamespace, run, try_run};
+pub use operator::{Choice, NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, Victims, alone};
 pub use peer::Peer;
 pub use wait::{appeared, seconds, until};

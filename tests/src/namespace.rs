@@ -47,7 +47,8 @@ pub async fn run(name: &str, body: impl AsyncFnOnce(&Test) -> Result<()>) {
     }
 }
 
-async fn try_run(name: &str, body: impl AsyncFnOnce(&Test) -> Result<()>) -> Result<()> {
+/// Like [`run`], for a caller that goes on after a failure.
+pub async fn try_run(name: &str, body: impl AsyncFnOnce(&Test) -> Result<()>) -> Result<()> {
     let kubernetes = Kubernetes::connect().await?;
     let operator = operator::installed(&kubernetes).await?;
     let test = Test {

@@ -193,10 +193,21 @@ func features(ctx context.Context, client *redis.ClusterClient, c *checked) {
 
 func main() {
 	if len(os.Args) < 3 || len(os.Args) > 4 {
-		fmt.Fprintln(os.Stderr, "usage: go-redis HOST PORT [KEYS]")
+		fmt.Fprintln(os.Stderr, "usage: go-redis HOST PORT [KEYS|load]")
 		os.Exit(2)
 	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs:    []string{net.JoinHostPort(os.Args[1], os.Args[2])},
+		Password: os.Getenv("ANNULUS_PASSWORD"),
+	})
 	keys := 10000
+	if len(os.Args) == 4 && os.Args[3] == "load" {
+		if err := load(context.Background(), client); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 4 {
 		number, err := strconv.Atoi(os.Args[3])
 		if err != nil || number < 1 {
@@ -207,10 +218,6 @@ func main() {
 	}
 	c := &checked{}
 	begin := time.Now()
-	client := redis.NewClusterClient(&redis.ClusterOptions{
-		Addrs:    []string{net.JoinHostPort(os.Args[1], os.Args[2])},
-		Password: os.Getenv("ANNULUS_PASSWORD"),
-	})
 	work(context.Background(), client, keys, c)
 	if err := client.Close(); err != nil {
 		c.fail("closing: %v", err)

@@ -5,6 +5,7 @@ import sys
 import time
 
 import redis
+from load import load
 from redis.cache import CacheConfig
 
 BATCH = 100
@@ -155,13 +156,16 @@ def features(client: redis.RedisCluster, options: dict, check: Checked) -> None:
 
 def main() -> int:
     if len(sys.argv) not in (3, 4):
-        print("usage: client.py HOST PORT [KEYS]", file=sys.stderr)
+        print("usage: client.py HOST PORT [KEYS|load]", file=sys.stderr)
         return 2
     host, port = sys.argv[1], int(sys.argv[2])
+    options = {"host": host, "port": port, "password": os.environ.get("ANNULUS_PASSWORD") or None}
+    if sys.argv[3:] == ["load"]:
+        load(redis.RedisCluster(**options))
+        return 0
     keys = int(sys.argv[3]) if len(sys.argv) == 4 else 10_000
     check = Checked()
     begin = time.monotonic()
-    options = {"host": host, "port": port, "password": os.environ.get("ANNULUS_PASSWORD") or None}
     try:
         client = redis.RedisCluster(**options)
     except redis.RedisError as error:
