@@ -248,7 +248,7 @@ impl ClusterState {
                 None if is_served => self.store.journal.forget(slot),
                 None => self.store.journal.leave(slot, false),
             }
-            self.access.follow(&control.table, slot);
+            self.show(&control.table, slot);
         }
         self.store
             .journal
@@ -331,7 +331,13 @@ impl ClusterState {
     /// this slot.
     fn publish(&self, control: &Control, slot: Slot) {
         self.published.read().follow(&control.table, slot);
-        self.access.follow(&control.table, slot);
+        self.show(&control.table, slot);
+    }
+
+    /// Shows connections what the table says. The caller holds the slot's lock.
+    fn show(&self, table: &SlotTable, slot: Slot) {
+        let (was_frozen, is_frozen) = self.access.follow(table, slot);
+        self.store.moving.note_frozen(was_frozen, is_frozen);
     }
 
     fn note_change(&self) {

@@ -17,23 +17,25 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
 use crate::error::CommandError;
-use crate::execute::{Context, execute, resolve};
+use crate::execute::{Context, execute, resolve, slot_of};
 use crate::journal::{ACKS_TIMEOUT, Wait};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
 use crate::pause::Waiting;
 use crate::resp::{Args, Limits, Parser, Reply};
+use crate::routing::Access;
 use crate::session::Session;
 use crate::stats::ThreadStats;
 use crate::transaction::{Transaction, Watched};
@@ -52,6 +54,10 @@ pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
 
 /// A connection may hold so much without being charged for it: the headroom over the budget has room for many.
 const HELD_BYTES_FREE: usize = 128 << 10;
+
+/// A command waits so long at most until it is known who serves its slot; moving one takes milliseconds.
+const SLOT_PATIENCE_MS: u64 = 1000;
+const SLOT_LOOK: Duration = Duration::from_millis(2);
 
 /// Small letters from the mailbox are copied together up to about so much at a time.
 const COLLECTED_BYTES_MAX: usize = 64 << 10;
@@ -72,16 +78,27 @@ pub struct Pipeline {
     sent: usize,
     /// What is left to send of a large letter. It was begun when all replies were sent, so it comes before them.
     letter: Bytes,
-    /// Commands may wait in `input` for the client to read replies.
-    blocked: bool,
+    /// Commands may wait in `input` for this.
+    waits_for: Option<WaitsFor>,
     /// What the store was told that the connection holds.
     charged_bytes: u64,
-    /// The command in front of `input` waits for the end of a pause.
-    held: bool,
-    /// It is counted among those that wait for that.
+    /// It is counted among those that wait for the end of a pause.
     waiting: Option<Waiting>,
+    /// The command in front of `input` has waited for its slot since then.
+    slot_awaited_since_ms: Option<u64>,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
+}
+
+/// What complete commands wait for before they are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// The client is to read its replies.
+    Client,
+    /// The end of a pause.
+    Pause,
+    /// It is to be known who serves the slot.
+    Slot,
 }
 
 impl Pipeline {
@@ -98,10 +115,10 @@ impl Pipeline {
             reply: Reply::new(reply_bytes_max.min(OUTPUT_BYTES_MAX)),
             sent: 0,
             letter: Bytes::new(),
-            blocked: false,
+            waits_for: None,
             charged_bytes: 0,
-            held: false,
             waiting: None,
+            slot_awaited_since_ms: None,
             broken: false,
         }
     }
@@ -113,8 +130,7 @@ impl Pipeline {
 
     /// Executes the complete commands that have arrived, as far as the client reads its replies.
     pub fn process(&mut self, now_ms: u64) {
-        self.blocked = false;
-        self.held = false;
+        self.waits_for = None;
         if self.input.is_empty() || !self.session.unsettled.is_empty() {
             return;
         }
@@ -130,7 +146,7 @@ impl Pipeline {
         let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
         while !self.session.closing {
             if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
-                self.blocked = true;
+                self.waits_for = Some(WaitsFor::Client);
                 break;
             }
             let limits = Limits {
@@ -147,8 +163,15 @@ impl Pipeline {
                 Ok(Some(command)) => {
                     let args = command.args(&self.parser, &self.input[consumed..]);
                     if self.node.pause.is_on() && self.is_held(args, now_ms) {
-                        self.held = true;
+                        self.waits_for = Some(WaitsFor::Pause);
                         break;
+                    }
+                    if self.node.store.moving.is_on() {
+                        let is_moving = self.is_slot_moving(args);
+                        if has_patience(&mut self.slot_awaited_since_ms, is_moving, now_ms) {
+                            self.waits_for = Some(WaitsFor::Slot);
+                            break;
+                        }
                     }
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
@@ -192,9 +215,9 @@ impl Pipeline {
             self.stats.evicted_keys.add(self.node.store.evict(now_ms));
         }
         self.broken |=
-            self.reply.overflowed() || (!self.blocked && !self.held && self.input.len() > INPUT_BYTES_MAX);
+            self.reply.overflowed() || (self.waits_for.is_none() && self.input.len() > INPUT_BYTES_MAX);
         self.note_usage(commands);
-        if self.held {
+        if self.waits_for == Some(WaitsFor::Pause) {
             self.waiting.get_or_insert_with(|| self.node.pause.wait());
         } else {
             self.waiting = None;
@@ -247,6 +270,35 @@ impl Pipeline {
                 // What would be refused anyway is refused at once.
                 let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
                 command.accepts(args.len()) && self.node.pause.holds(command, writes, now_ms)
+            })
+    }
+
+    /// Whether the command is about a slot that is just changing hands.
+    #[cold]
+    fn is_slot_moving(&self, args: Args<'_>) -> bool {
+        let Self { node, session, .. } = self;
+        let about = || {
+            let command = resolve(args).ok()?.command;
+            if !command.accepts(args.len()) {
+                return None;
+            }
+            match &session.transaction {
+                Some(queued) if command.name == "exec" => {
+                    Some((queued.slot().ok()??, queued.writes(&node.scripts)))
+                }
+                // What is queued is not written yet.
+                Some(_) => Some((slot_of(command, args).ok()??, false)),
+                None => Some((
+                    slot_of(command, args).ok()??,
+                    node.scripts.may_write(command, args),
+                )),
+            }
+        };
+        !args.is_empty()
+            && about().is_some_and(|(slot, writes)| match node.routing.access(slot) {
+                Access::ReadOnly => writes,
+                Access::Elsewhere => node.store.moving.is_arriving(slot),
+                Access::ReadWrite | Access::Down => false,
             })
     }
 
@@ -375,7 +427,7 @@ impl Pipeline {
 
     /// Whether commands may be waiting for the client to read its replies.
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.waits_for == Some(WaitsFor::Client)
     }
 
     /// Whether the connection is to end at once.
@@ -394,7 +446,7 @@ impl Pipeline {
     }
 
     fn may_receive(&self) -> bool {
-        !self.session.closing && (!(self.blocked || self.held) || self.input.len() < READ_AHEAD_BYTES_MAX)
+        !self.session.closing && (self.waits_for.is_none() || self.input.len() < READ_AHEAD_BYTES_MAX)
     }
 
     /// Makes room for a read: twice what has arrived at most, whatever lengths the client claims.
@@ -427,6 +479,15 @@ impl Drop for Pipeline {
         session.end_tracking(&node.store);
         node.store.note_connection_bytes(self.charged_bytes, 0);
     }
+}
+
+/// Whether the command in front, whose slot is or isn't moving, goes on waiting for it; it has waited since `since_ms`.
+fn has_patience(since_ms: &mut Option<u64>, is_moving: bool, now_ms: u64) -> bool {
+    let waits = is_moving && now_ms.saturating_sub(*since_ms.get_or_insert(now_ms)) < SLOT_PATIENCE_MS;
+    if !waits {
+        *since_ms = None;
+    }
+    waits
 }
 
 /// What came of waiting for the socket.
@@ -465,7 +526,14 @@ impl Connection {
             if self.pipeline.is_broken() || self.pipeline.settle().await == Stop::Kill {
                 break;
             }
-            if let Io::Over = poll_fn(|context| self.poll_io(context)).await {
+            let io = if self.pipeline.waits_for == Some(WaitsFor::Slot) {
+                // Nobody is told of one slot's end of a move: it takes milliseconds, and is looked for.
+                let io = timeout(SLOT_LOOK, poll_fn(|context| self.poll_io(context)));
+                io.await.unwrap_or(Io::Progress)
+            } else {
+                poll_fn(|context| self.poll_io(context)).await
+            };
+            if let Io::Over = io {
                 break;
             }
         }
@@ -484,10 +552,10 @@ impl Connection {
         }
         let all_sent = self.pipeline.unsent().is_empty();
         // Going on only when half of it is sent: each step then has something to do.
-        if self.pipeline.blocked && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+        if self.pipeline.is_blocked() && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
             return Poll::Ready(Io::Progress);
         }
-        if self.pipeline.held && !self.pipeline.node.pause.is_on() {
+        if self.pipeline.waits_for == Some(WaitsFor::Pause) && !self.pipeline.node.pause.is_on() {
             return Poll::Ready(Io::Progress);
         }
         if all_sent && (self.pipeline.is_closing() || self.input_ended) {

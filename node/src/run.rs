@@ -138,6 +138,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         addr: config.bind,
         threads: config.threads,
     };
+    let told = Arc::clone(&node);
     let server = Server::bind(options, node).map_err(|source| listen_error("--bind", config.bind, source))?;
     addresses.client = Some(server.local_addr());
     if let Some(path) = &config.addresses_file {
@@ -154,7 +155,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         "stopping; another signal ends the process at once"
     );
     if let Some(state) = &cluster
-        && hand_over(state, config.hand_over, &mut signals).await == Ended::AtOnce
+        && hand_over(state, &told, config.hand_over, &mut signals).await == Ended::AtOnce
     {
         return Ok(Ended::AtOnce);
     }
@@ -192,10 +193,18 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 
+/// How long clients of a node that serves nothing any more are told so.
+const REDIRECT_TIME: Duration = Duration::from_secs(2);
+
 /// Waits until nobody needs what this node has, or another signal comes.
-async fn hand_over(state: &ClusterState, within: Duration, signals: &mut Signals) -> Ended {
+async fn hand_over(state: &ClusterState, node: &Node, within: Duration, signals: &mut Signals) -> Ended {
+    let ending = async {
+        if others_take_over(state, within).await {
+            redirect(node).await;
+        }
+    };
     tokio::select! {
-        () = others_take_over(state, within) => Ended::Cleanly,
+        () = ending => Ended::Cleanly,
         () = signals.next() => {
             warn!("ending at once");
             Ended::AtOnce
@@ -203,11 +212,22 @@ async fn hand_over(state: &ClusterState, within: Duration, signals: &mut Signals
     }
 }
 
-/// Others take over what this node serves, and get copies of what it has copies of.
-async fn others_take_over(state: &ClusterState, within: Duration) {
+/// Tells clients that are still connected where to go. A client that is in the middle of something would otherwise look for
+/// an address that is no longer there, which takes it many seconds.
+async fn redirect(node: &Node) {
+    let began = Instant::now();
+    let mut looks = tokio::time::interval(HAND_OVER_LOOK);
+    while !node.clients.is_empty() && began.elapsed() < REDIRECT_TIME {
+        looks.tick().await;
+    }
+}
+
+/// Others take over what this node serves, and get copies of what it has copies of. Whether there was anything, and all of it
+/// is taken.
+async fn others_take_over(state: &ClusterState, within: Duration) -> bool {
     let mut needed = state.needed();
     if needed.slots == 0 {
-        return;
+        return false;
     }
     info!(slots = needed.slots, "leaving: others are to take over");
     state.leave();
@@ -218,7 +238,7 @@ async fn others_take_over(state: &ClusterState, within: Duration) {
         looks.tick().await;
         if Instant::now() > (progress + HAND_OVER_PATIENCE).min(began + within) {
             warn!(slots = needed.slots, "nobody takes over what is left");
-            return;
+            return false;
         }
         let left = state.needed();
         if left != needed {
@@ -228,6 +248,7 @@ async fn others_take_over(state: &ClusterState, within: Duration) {
     }
     let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(elapsed_ms, "nobody needs this node any more");
+    true
 }
 
 fn store_options(config: &Config) -> StoreOptions {

@@ -21,6 +21,7 @@ mod guard;
 mod history;
 mod index;
 pub mod memory;
+pub mod moving;
 mod prefetch;
 mod slot_map;
 mod stored;
@@ -42,6 +43,7 @@ pub use eviction::EvictionPolicy;
 use eviction::Victims;
 pub use guard::{SlotGuard, Tally, TooBig};
 use history::{Ghosts, Sketch};
+use moving::Moving;
 use slot_map::{KeyHasher, SlotMap};
 pub use stored::Stored;
 pub use value::{AccessStamp, Collection, Entry, Text, Value, ValueRef, WrongType};
@@ -101,6 +103,8 @@ pub struct Store {
     /// What connections have grown by, ever.
     grown_bytes: AtomicU64,
     grew: Notify,
+    /// Slots that change hands.
+    pub moving: Moving,
     /// What of the budget entries may not have, because the process takes more than is counted.
     withheld_bytes: AtomicU64,
     keys: AtomicU64,
@@ -146,6 +150,7 @@ impl Store {
             connection_bytes: AtomicU64::new(0),
             grown_bytes: AtomicU64::new(0),
             grew: Notify::new(),
+            moving: Moving::new(),
             withheld_bytes: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             fresh: AtomicU64::new(0),

@@ -90,7 +90,8 @@ impl Transaction {
         self.bytes
     }
 
-    fn slot(&self) -> Result<Option<Slot>, CommandError> {
+    /// The slot that all of its keys are in.
+    pub fn slot(&self) -> Result<Option<Slot>, CommandError> {
         let mut slots = self.commands.iter().filter_map(|queued| queued.slot);
         let first = slots.next();
         if slots.all(|slot| Some(slot) == first) {

@@ -323,7 +323,7 @@ impl ClusterState {
                 None => {}
             }
             if is_whole && control.table.complete_copy(slot, sender, incarnation) {
-                self.access.follow(&control.table, slot);
+                self.show(&control.table, slot);
             }
             drop(guard);
             if self.store.is_full_of_copies() {

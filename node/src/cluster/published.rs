@@ -44,8 +44,8 @@ impl AccessTable {
         self.0[slot.index()].load(Ordering::Relaxed) == COPIED
     }
 
-    /// Shows what the table says. The caller holds the slot's lock.
-    pub(super) fn follow(&self, table: &SlotTable, slot: Slot) {
+    /// Shows what the table says. The caller holds the slot's lock. Whether the slot was frozen, and whether it is.
+    pub(super) fn follow(&self, table: &SlotTable, slot: Slot) -> (bool, bool) {
         let code = match table.access(slot) {
             Access::ReadWrite => READ_WRITE,
             Access::ReadOnly => READ_ONLY,
@@ -53,7 +53,8 @@ impl AccessTable {
             Access::Elsewhere => ELSEWHERE,
             Access::Down => DOWN,
         };
-        self.0[slot.index()].store(code, Ordering::Relaxed);
+        let before = self.0[slot.index()].swap(code, Ordering::Relaxed);
+        (before == READ_ONLY, code == READ_ONLY)
     }
 }
 

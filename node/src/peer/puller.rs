@@ -325,6 +325,8 @@ async fn pull(
         Ok(freeze_id) => freeze_id,
         Err(error) => return failed(error),
     };
+    // Until it is known whose it is, commands for it wait here.
+    let _arriving = context.node.store.moving.arrive(ticket.slot);
     match commit(context, links, source, ticket, freeze_id).await {
         Ok(()) => context
             .state

@@ -104,6 +104,9 @@ pub(super) async fn take_over(
     tickets: Vec<PullTicket>,
 ) -> TakenOver {
     let mut backoff = Backoff::new(context.state.identity().incarnation.0);
+    // Until it is known whose they are, commands for them wait here.
+    let moving = &context.node.store.moving;
+    let mut arriving: Vec<_> = tickets.iter().map(|ticket| moving.arrive(ticket.slot)).collect();
     let given = loop {
         match ask(&context, &links, &source, &tickets).await {
             Ok(given) => break given,
@@ -131,6 +134,7 @@ pub(super) async fn take_over(
             taken.left.push(ticket.slot);
         }
     }
+    arriving.clear();
     taken
 }
 
