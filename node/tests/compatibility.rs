@@ -105,7 +105,8 @@ fn markdown() -> String {
          - A `MULTI` inside of `MULTI` spoils the transaction, as in Valkey 8.\n\
          - Hexadecimal scores in `ZADD` are refused.\n\
          - `INCRBYFLOAT` and `HINCRBYFLOAT` are exact where Redis rounds.\n\
-         - During a handoff of a slot its writes answer `TRYAGAIN` for milliseconds; clients repeat them.\n",
+         - While a slot changes hands, commands that write it wait for some milliseconds; after a second they are answered with \
+         `TRYAGAIN`.\n",
     );
     text
 }

@@ -13,6 +13,7 @@ mod fake_source;
 mod handoff;
 mod member;
 mod messages;
+mod moving_slots;
 mod peers;
 mod process;
 mod processes;
