@@ -194,7 +194,7 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(50);
 
 /// How long clients of a node that serves nothing any more are told so.
-const REDIRECT_TIME: Duration = Duration::from_secs(2);
+const REDIRECT_TIME: Duration = Duration::from_secs(1);
 
 /// Waits until nobody needs what this node has, or another signal comes.
 async fn hand_over(state: &ClusterState, node: &Node, within: Duration, signals: &mut Signals) -> Ended {
