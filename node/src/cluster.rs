@@ -16,7 +16,7 @@ pub mod ring_source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use annulus_ring::{
     Access, Address, ClusterUid, Copy, DocumentError, Epoch, Incarnation, MemberState, NodeId, Refusal,
@@ -91,8 +91,6 @@ pub struct ClusterState {
     access: AccessTable,
     published: RwLock<Arc<Published>>,
     changes: watch::Sender<u64>,
-    /// Of the ring's settings; read for each message.
-    transfer_bytes_per_second: AtomicU64,
     /// The process was told to end.
     leaving: AtomicBool,
 }
@@ -145,7 +143,6 @@ impl ClusterState {
             access: AccessTable::new(),
             published: RwLock::new(Arc::new(Published::without_ring(view))),
             changes: watch::Sender::new(0),
-            transfer_bytes_per_second: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
         }
     }
@@ -157,7 +154,7 @@ impl ClusterState {
 
     /// How many bytes of entries may go out a second to fill copies and to hand slots over; 0 is without a limit.
     pub fn transfer_bytes_per_second(&self) -> u64 {
-        self.transfer_bytes_per_second.load(Ordering::Relaxed)
+        self.published.read().transfer_bytes_per_second
     }
 
     /// Changes whenever something of [`Progress`] may have changed.
@@ -193,8 +190,6 @@ impl ClusterState {
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
             self.store.journal.follow(document.settings);
-            self.transfer_bytes_per_second
-                .store(document.settings.transfer_bytes_per_second, Ordering::Relaxed);
             control.wanted = document.wanted_replicas();
         }
         let links_before = Self::follow_neighbours(&mut control);

@@ -28,6 +28,7 @@ use tokio::time::{Instant, timeout};
 use crate::buffers::{self, READ_BYTES};
 use crate::clients::{Client, Stop};
 use crate::clock;
+use crate::command::Command;
 use crate::error::CommandError;
 use crate::execute::{Context, execute, resolve, slot_of};
 use crate::journal::{ACKS_TIMEOUT, Wait};
@@ -258,48 +259,47 @@ impl Pipeline {
         usage.commands.add(commands);
     }
 
-    /// Whether the command has to wait for the end of a pause.
-    #[cold]
-    fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
+    /// The command, and whether it may write, or `EXEC` what it would run. `None` for what would be refused anyway: that is
+    /// to be refused at once.
+    fn command_in_front(&self, args: Args<'_>) -> Option<(&'static Command, bool)> {
+        if args.is_empty() {
+            return None;
+        }
+        let command = resolve(args).ok()?.command;
         let scripts = &self.node.scripts;
         let transaction = self.session.transaction.as_ref();
         let exec_writes = || transaction.is_some_and(|queued| queued.writes(scripts));
-        !args.is_empty()
-            && resolve(args).is_ok_and(|entry| {
-                let command = entry.command;
-                // What would be refused anyway is refused at once.
-                let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
-                command.accepts(args.len()) && self.node.pause.holds(command, writes, now_ms)
-            })
+        let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
+        command.accepts(args.len()).then_some((command, writes))
+    }
+
+    /// Whether the command has to wait for the end of a pause.
+    #[cold]
+    fn is_held(&self, args: Args<'_>, now_ms: u64) -> bool {
+        self.command_in_front(args)
+            .is_some_and(|(command, writes)| self.node.pause.holds(command, writes, now_ms))
     }
 
     /// Whether the command is about a slot that is just changing hands.
     #[cold]
     fn is_slot_moving(&self, args: Args<'_>) -> bool {
-        let Self { node, session, .. } = self;
-        let about = || {
-            let command = resolve(args).ok()?.command;
-            if !command.accepts(args.len()) {
-                return None;
-            }
-            match &session.transaction {
-                Some(queued) if command.name == "exec" => {
-                    Some((queued.slot().ok()??, queued.writes(&node.scripts)))
-                }
-                // What is queued is not written yet.
-                Some(_) => Some((slot_of(command, args).ok()??, false)),
-                None => Some((
-                    slot_of(command, args).ok()??,
-                    node.scripts.may_write(command, args),
-                )),
-            }
+        let Some((command, writes)) = self.command_in_front(args) else {
+            return false;
         };
-        !args.is_empty()
-            && about().is_some_and(|(slot, writes)| match node.routing.access(slot) {
-                Access::ReadOnly => writes,
-                Access::Elsewhere => node.store.moving.is_arriving(slot),
-                Access::ReadWrite | Access::Down => false,
-            })
+        let (slot, writes) = match &self.session.transaction {
+            Some(queued) if command.name == "exec" => (queued.slot(), writes),
+            // What is queued is not written yet.
+            Some(_) => (slot_of(command, args), false),
+            None => (slot_of(command, args), writes),
+        };
+        let Ok(Some(slot)) = slot else {
+            return false;
+        };
+        match self.node.routing.access(slot) {
+            Access::ReadOnly => writes,
+            Access::Elsewhere => self.node.store.moving.is_arriving(slot),
+            Access::ReadWrite | Access::Down => false,
+        }
     }
 
     fn note_received(&self, bytes: usize) {

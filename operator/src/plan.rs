@@ -105,7 +105,7 @@ pub fn plan(cluster: &ValidCluster, view: &View) -> Plan {
 }
 
 /// What nodes are to follow while they run.
-pub fn ring_settings(cluster: &ValidCluster) -> RingSettings {
+fn ring_settings(cluster: &ValidCluster) -> RingSettings {
     RingSettings {
         acks: cluster.replication_acks,
         transfer_bytes_per_second: cluster.transfer_bytes_per_second,

@@ -111,6 +111,12 @@ fn each_mistake_is_named_with_its_cure() {
             "spec.replication.maxStalenessMs",
             "raise factor or leave it out",
         ),
+        (
+            "c",
+            "nodes: 3, rebalance: {maxBytesPerSecond: 1023Ki}",
+            "spec.rebalance.maxBytesPerSecond",
+            "at least 1Mi",
+        ),
         ("c", "nodes: 3, virtualNodes: 65", "spec.virtualNodes", "1 to 64"),
         ("c", "nodes: 3, threads: 0", "spec.threads", "1 to 64"),
         ("c", "nodes: 3, image: ''", "spec.image", "1 to 512"),

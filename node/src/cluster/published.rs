@@ -67,6 +67,8 @@ pub(super) struct Published {
     servers: Box<[AtomicU16]>,
     /// Who may begin to serve what while this document stands.
     targets: Vec<(SlotRange, NodeId)>,
+    /// 0 for no limit.
+    pub(super) transfer_bytes_per_second: u64,
 }
 
 /// A member of the ring, as a sender of changes.
@@ -99,6 +101,7 @@ impl Published {
             senders: Vec::new(),
             servers,
             targets: Vec::new(),
+            transfer_bytes_per_second: 0,
         }
     }
 
@@ -112,6 +115,7 @@ impl Published {
                 .iter()
                 .map(|handoff| (handoff.slots, handoff.to.clone()))
                 .collect(),
+            transfer_bytes_per_second: document.settings.transfer_bytes_per_second,
         };
         for slot in Slot::all() {
             published.follow(table, slot);

@@ -290,7 +290,9 @@ impl<'a> Stream<'a> {
             whole: content.whole,
         });
         self.fill_bytes_in_flight += fill_bytes;
-        self.context.transferred(fill_bytes);
+        if content.fills {
+            self.context.transferred(fill_bytes);
+        }
         self.context.counters.bytes_out.add(content.bytes as u64);
         sender.send(request).await.map_err(|_| StreamEnd::Closed)
     }

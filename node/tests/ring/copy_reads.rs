@@ -7,9 +7,12 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::cluster::Cluster;
-use crate::documents::{CLUSTER, document, id, member};
+use crate::documents::{CLUSTER, document, id, key_below, member};
 use crate::processes::{Process, wait_for};
 use crate::support::{Client, encode};
+
+/// `n0` has the slots below it.
+const FIRST_OF_THE_COPY: u16 = 8192;
 
 fn read_only(process: &Process) -> Client {
     let mut client = Client::connect(process.client);
@@ -241,20 +244,10 @@ impl Played {
     }
 }
 
-/// A key of `n0`, which has the lower half of the slots.
-fn key_of_the_first() -> (String, Slot) {
-    (0..1000)
-        .map(|number| format!("key-{number}"))
-        .map(|key| (Slot::for_key(key.as_bytes()), key))
-        .find(|(slot, _)| slot.number() < 8192)
-        .map(|(slot, key)| (key, slot))
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_not_read_before_it_is_whole() {
     let mut played = Played::start(0).await;
-    let (key, slot) = key_of_the_first();
+    let (key, slot) = key_below(FIRST_OF_THE_COPY);
     let get = format!("GET {key}");
     let mut client = read_only(&played.copy);
     assert!(is_moved(&mut client, &get));
@@ -273,7 +266,7 @@ async fn a_copy_is_not_read_before_it_is_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bound_counts_from_what_the_owner_is_known_to_have_sent() {
     let mut played = Played::start(3000).await;
-    let (key, slot) = key_of_the_first();
+    let (key, slot) = key_below(FIRST_OF_THE_COPY);
     let get = format!("GET {key}");
     let mut client = read_only(&played.copy);
     played.send(slot, Some((Step::Begin, "", "")), 0).await;

@@ -57,3 +57,13 @@ pub fn handoff(slots: &str, from: usize, to: usize) -> Handoff {
         cancelled: false,
     }
 }
+
+/// A key in one of the slots below that one.
+pub fn key_below(slot: u16) -> (String, Slot) {
+    (0..10_000)
+        .map(|number| format!("key-{number}"))
+        .map(|key| (Slot::for_key(key.as_bytes()), key))
+        .find(|(found, _)| found.number() < slot)
+        .map(|(found, key)| (key, found))
+        .unwrap()
+}

@@ -3,7 +3,7 @@
 use annulus_proto::v1;
 use annulus_ring::{Incarnation, Slot};
 
-use crate::documents::{CLUSTER, document, handoff, member};
+use crate::documents::{CLUSTER, document, handoff, key_below, member};
 use crate::member::operator;
 use crate::processes::Process;
 use crate::support::Client;
@@ -30,15 +30,6 @@ fn target() -> v1::Sender {
     }
 }
 
-fn key() -> (String, Slot) {
-    (0..10_000)
-        .map(|number| format!("key-{number}"))
-        .map(|key| (Slot::for_key(key.as_bytes()), key))
-        .find(|(slot, _)| slot.number() < 100)
-        .map(|(slot, key)| (key, slot))
-        .unwrap()
-}
-
 /// Freezes the slot, as far as that it could be committed.
 async fn freeze(process: &Process, slot: Slot, freeze_ms: u32) -> (tonic::Streaming<v1::SlotChunk>, u64) {
     let request = v1::PrepareSlotRequest {
@@ -57,7 +48,7 @@ async fn freeze(process: &Process, slot: Slot, freeze_ms: u32) -> (tonic::Stream
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_waits_for_the_end_of_a_freeze() {
     let process = source().await;
-    let (key, slot) = key();
+    let (key, slot) = key_below(100);
     let mut client = Client::connect(process.client);
     client.check(&format!("SET {key} old"), "+OK\r\n");
     let _chunks = freeze(&process, slot, 300).await;
@@ -72,7 +63,7 @@ async fn a_write_waits_for_the_end_of_a_freeze() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_goes_with_its_slot() {
     let process = source().await;
-    let (key, slot) = key();
+    let (key, slot) = key_below(100);
     let (_chunks, freeze_id) = freeze(&process, slot, 30_000).await;
     let mut writer = Client::connect(process.client);
     writer.command("MULTI");
@@ -93,7 +84,7 @@ async fn a_write_goes_with_its_slot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_ever() {
     let process = source().await;
-    let (key, slot) = key();
+    let (key, slot) = key_below(100);
     let _chunks = freeze(&process, slot, 60_000).await;
     let mut writer = Client::connect(process.client);
     let reply = writer.ask(&format!("SET {key} new"));

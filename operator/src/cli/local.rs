@@ -11,10 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheCluster, EvictionPolicy};
-use annulus_ring::{
-    Address, Advance, Desired, DrawOptions, HANDOFF_SLOTS_MAX_DEFAULT, NodeId, Observed, Placement,
-    PlacementParams, RingDocument, Zone, advance, draw,
-};
+use annulus_ring::{Address, Advance, Desired, DrawOptions, NodeId, Observed, RingDocument, advance, draw};
 use clap::Args;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -143,7 +140,7 @@ impl Local {
 
     /// One process for each node that is wanted or still on the ring.
     fn keep_processes(&mut self) -> Result<(), String> {
-        let mut wanted: Vec<NodeId> = desired(&self.cluster)?
+        let mut wanted: Vec<NodeId> = desired(&self.cluster)
             .members
             .into_iter()
             .map(|member| member.id)
@@ -232,7 +229,7 @@ impl Local {
     async fn step(&mut self) -> Result<(), String> {
         let snapshot = self.hub.snapshot(&self.key);
         let observed = observed(&snapshot, &self.nodes);
-        let desired = desired(&self.cluster)?;
+        let desired = desired(&self.cluster);
         self.ended.retain(|id| !snapshot.reports.contains_key(id));
         let failed = self.failed(&snapshot);
         match advance(self.document.as_ref(), &desired, &observed, &failed) {
@@ -319,31 +316,9 @@ fn observed(snapshot: &Snapshot, nodes: &BTreeMap<NodeId, Process>) -> Vec<Obser
         .collect()
 }
 
-fn desired(cluster: &ValidCluster) -> Result<Desired, String> {
-    let mut members = Vec::new();
-    for pool in &cluster.pools {
-        for ordinal in 0..pool.nodes {
-            let id = pool
-                .pod_name(ordinal)
-                .parse()
-                .map_err(|error| format!("{error}"))?;
-            members.push(Placement {
-                id,
-                weight: pool.weight,
-                zone: pool.zone.clone().map(Zone),
-            });
-        }
-    }
-    Ok(Desired {
-        cluster_uid: cluster.uid.clone(),
-        members,
-        params: PlacementParams {
-            replication_factor: cluster.replication_factor,
-            tokens_per_member: cluster.tokens_per_member,
-        },
-        settings: plan::ring_settings(cluster),
-        handoff_slots_max: HANDOFF_SLOTS_MAX_DEFAULT,
-    })
+/// Processes are in no zone but their pool's.
+fn desired(cluster: &ValidCluster) -> Desired {
+    plan::desired(cluster, |_| None)
 }
 
 fn read(file: &Path) -> Result<String, String> {
