@@ -99,7 +99,7 @@ pub enum CommandError {
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
     /// Another member serves the slot.
-    #[error("MOVED {slot} {}:{}", address.host, address.client_port)]
+    #[error("MOVED {slot} {}:{}", address.client_host(), address.client_port)]
     Moved {
         /// The slot.
         slot: Slot,

@@ -297,6 +297,7 @@ fn place_in_ring(
             let (cluster_uid, node_id) = config.standalone_identity();
             let address = config.announce_host.clone().map(|host| Address {
                 host,
+                client_host: None,
                 client_port: config.bind.port(),
                 peer_port: 0,
             });

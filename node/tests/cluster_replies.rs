@@ -23,7 +23,8 @@ fn member(cluster: &ClusterUid, name: &str, ranges: Vec<SlotRange>) -> MemberVie
         wire_id: id.wire_id(cluster),
         id,
         address: Some(Address {
-            host: format!("{name}.example"),
+            host: format!("{name}.pods.example"),
+            client_host: Some(format!("{name}.example")),
             client_port: 6379,
             peer_port: 16_379,
         }),

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use annulus_crds::v1alpha1::CacheCluster;
+use annulus_ring::NodeId;
+use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -20,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::info;
 
-use crate::build::{Built, secret};
+use crate::build::{Built, CLUSTER_LABEL, NODE_LABEL, secret};
 use crate::caches::FOREIGN_WRITER_ANNOTATION;
 use crate::context::Context;
 use crate::drift::{self, Drift, FIELD_MANAGER, HASH_ANNOTATION};
@@ -139,6 +141,7 @@ pub async fn apply(
         service_account,
         client_service,
         nodes_service,
+        node_services,
         ring_config_map,
         pod_disruption_budget,
         network_policy,
@@ -158,7 +161,8 @@ pub async fn apply(
         let seen = ensure.object(set).await?;
         Ok((name, seen))
     });
-    let sets = futures::future::try_join_all(sets).await?;
+    let node_services = node_services.into_iter().map(|service| ensure.object(service));
+    let (sets, _) = futures::try_join!(try_join_all(sets), try_join_all(node_services))?;
     let differed = |(name, seen): (String, Seen)| (seen == Seen::Otherwise).then_some(name);
     Ok(sets.into_iter().filter_map(differed).collect())
 }
@@ -197,31 +201,59 @@ pub async fn delete_retired(
     retired: &[RetiredSet],
 ) -> Result<(), ApplyError> {
     for set in retired.iter().filter(|set| set.kept.is_empty()) {
-        let reference = ObjectRef::<StatefulSet>::new(&set.name).within(&cluster.key.namespace);
-        let Some(cached) = ctx.caches.stateful_sets.get(&reference) else {
-            continue;
-        };
-        if owner(cached.as_ref(), cluster) != Owner::Cluster || cached.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Background),
-            preconditions: Some(Preconditions {
-                uid: cached.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        let api: Api<StatefulSet> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
-        info!(cluster = %cluster.key, stateful_set = %set.name, "deleting the StatefulSet of a pool that left the spec");
-        ctx.metrics.wrote(StatefulSet::KIND, "delete");
-        match api.delete(&set.name, &params).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(failed(StatefulSet::KIND, &set.name, error)),
-        }
+        delete::<StatefulSet>(ctx, cluster, &set.name, "its pool left the spec").await?;
     }
     Ok(())
+}
+
+/// Deletes the Services of nodes that are not among those, which clients are sent to.
+pub async fn delete_node_services(
+    ctx: &Context,
+    cluster: &ValidCluster,
+    needed: &BTreeSet<NodeId>,
+) -> Result<(), ApplyError> {
+    let is_stale = |service: &Service| {
+        let node = service.labels().get(NODE_LABEL);
+        service.metadata.namespace.as_ref() == Some(&cluster.key.namespace)
+            && service.labels().get(CLUSTER_LABEL) == Some(&cluster.key.name)
+            && node.is_some_and(|node| !node.parse().is_ok_and(|node| needed.contains(&node)))
+    };
+    for service in ctx.caches.services.state_filter(is_stale) {
+        delete::<Service>(ctx, cluster, &service.name_any(), "no client is sent there").await?;
+    }
+    Ok(())
+}
+
+/// Deletes an object, if it is the cluster's, and the one that the cache shows.
+async fn delete<K: Owned>(
+    ctx: &Context,
+    cluster: &ValidCluster,
+    name: &str,
+    why: &str,
+) -> Result<(), ApplyError> {
+    let reference = ObjectRef::<K>::new(name).within(&cluster.key.namespace);
+    let Some(cached) = K::store(ctx).get(&reference) else {
+        return Ok(());
+    };
+    if owner(cached.as_ref(), cluster) != Owner::Cluster || cached.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Background),
+        preconditions: Some(Preconditions {
+            uid: cached.meta().uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
+    info!(cluster = %cluster.key, kind = K::KIND, name, why, "deleting");
+    ctx.metrics.wrote(K::KIND, "delete");
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(failed(K::KIND, name, error)),
+    }
 }
 
 /// Whose an object is.
@@ -330,7 +362,7 @@ fn was_ours<K: Resource>(live: &K, cluster: &ValidCluster) -> bool {
     let no_owner = live.meta().owner_references.as_ref().is_none_or(Vec::is_empty);
     no_owner
         && live.annotations().contains_key(HASH_ANNOTATION)
-        && live.labels().get(crate::build::CLUSTER_LABEL) == Some(&cluster.key.name)
+        && live.labels().get(CLUSTER_LABEL) == Some(&cluster.key.name)
 }
 
 fn foreign<K: Owned>(live: &K) -> Option<String> {

@@ -19,7 +19,7 @@ mod network_policy;
 mod pod;
 mod pod_disruption_budget;
 pub mod secret;
-mod service;
+pub mod service;
 mod service_account;
 mod stateful_set;
 
@@ -27,6 +27,8 @@ mod stateful_set;
 pub const CLUSTER_LABEL: &str = "annulus.dev/cluster";
 /// Label of a pod: the pool that it is of.
 pub const POOL_LABEL: &str = "annulus.dev/pool";
+/// Label of the Service of one node: the node, whose pod has that name.
+pub const NODE_LABEL: &str = "annulus.dev/node";
 /// Label of everything that this operator makes, and its value.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "annulus-operator");
 
@@ -39,6 +41,8 @@ pub struct Built {
     pub client_service: Service,
     /// Gives each pod a name of its own.
     pub nodes_service: Service,
+    /// Gives each pod an address of its own that stays when the pod is replaced.
+    pub node_services: Vec<Service>,
     /// The place for the ring document, without the document.
     pub ring_config_map: ConfigMap,
     /// How many pods may be evicted at once.
@@ -55,6 +59,7 @@ pub fn build(cluster: &ValidCluster, pools: &[PoolPlan]) -> Built {
         service_account: service_account::build(cluster),
         client_service: service::client(cluster),
         nodes_service: service::nodes(cluster),
+        node_services: service::of_each_node(cluster, pools),
         ring_config_map: config_map::empty(cluster),
         pod_disruption_budget: pod_disruption_budget::build(cluster),
         network_policy: network_policy::build(cluster),

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, defaults};
+use annulus_crds::v1alpha1::{CacheCluster, NodeAddresses, defaults};
 use annulus_ring::{Epoch, NodeId, RING_DOCUMENT_KEY, RingDocument, Zone};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
+use crate::build::service::node_name;
 use crate::build::{CLUSTER_LABEL, ring_config_map_name};
 use crate::context::Context;
 use crate::key::ClusterKey;
@@ -64,7 +65,11 @@ pub async fn view(
     let key = &cluster.key;
     let pods: BTreeMap<NodeId, PodView> = of_cluster(&ctx.caches.pods, key)
         .iter()
-        .filter_map(|pod| Some((pod.name_any().parse().ok()?, pod_view(ctx, pod))))
+        .filter_map(|pod| {
+            let id = pod.name_any().parse().ok()?;
+            let view = pod_view(ctx, cluster, &id, pod);
+            Some((id, view))
+        })
         .collect();
     let reachable =
         |(id, pod): (&NodeId, &PodView)| Some((id.clone(), SocketAddr::new(pod.ip?, defaults::PEER_PORT)));
@@ -235,7 +240,18 @@ fn set_view(set: &StatefulSet) -> SetView {
     }
 }
 
-fn pod_view(ctx: &Context, pod: &Pod) -> PodView {
+fn pod_view(ctx: &Context, cluster: &ValidCluster, id: &NodeId, pod: &Pod) -> PodView {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    pod::view(pod, node.and_then(|node| ctx.zones.of(node)).map(Zone))
+    let service = match cluster.node_addresses {
+        NodeAddresses::Pod => None,
+        NodeAddresses::Service => {
+            let reference = ObjectRef::<Service>::new(&node_name(id)).within(&cluster.key.namespace);
+            ctx.caches.services.get(&reference)
+        }
+    };
+    pod::view(
+        pod,
+        service.as_deref(),
+        node.and_then(|node| ctx.zones.of(node)).map(Zone),
+    )
 }

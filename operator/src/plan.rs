@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use annulus_crds::v1alpha1::NodeAddresses;
 use annulus_ring::{
     Advance, ChangeReason, Desired, Epoch, HANDOFF_SLOTS_MAX_DEFAULT, NodeId, Placement, PlacementParams,
     RingDocument, RingSettings, WaitReason, Zone, advance,
@@ -31,6 +32,8 @@ pub struct Plan {
     pub pools: Vec<PoolPlan>,
     /// The `StatefulSets` of pools that left the spec.
     pub retired: Vec<RetiredSet>,
+    /// The nodes that clients are, or will be, sent to by a Service of their own.
+    pub node_services: BTreeSet<NodeId>,
     /// Who is to be on the ring in the end.
     pub desired: Desired,
     /// What is to be done about the ring.
@@ -85,7 +88,7 @@ pub enum RingStep {
 pub fn plan(cluster: &ValidCluster, view: &View) -> Plan {
     let desired = desired(cluster, |id| view.zone(id));
     let ring = ring_step(&desired, view);
-    let pools = cluster.pools.iter().map(|pool| keep::pool(pool, view)).collect();
+    let pools: Vec<PoolPlan> = cluster.pools.iter().map(|pool| keep::pool(pool, view)).collect();
     let in_spec = |name: &str| cluster.pools.iter().any(|pool| pool.stateful_set == name);
     let retired = view
         .sets
@@ -95,6 +98,7 @@ pub fn plan(cluster: &ValidCluster, view: &View) -> Plan {
         .collect();
     let (replace, holds) = replace::decide(cluster, view, &ring);
     Plan {
+        node_services: node_services(cluster, &pools, view),
         pools,
         retired,
         desired,
@@ -102,6 +106,17 @@ pub fn plan(cluster: &ValidCluster, view: &View) -> Plan {
         replace,
         holds,
     }
+}
+
+/// Those that are to be there, and those to which the ring still sends clients.
+fn node_services(cluster: &ValidCluster, pools: &[PoolPlan], view: &View) -> BTreeSet<NodeId> {
+    let announced = view.document.iter().flat_map(|document| &document.members);
+    let announced = announced.filter(|member| member.address.client_host.is_some());
+    let mut needed: BTreeSet<NodeId> = announced.map(|member| member.id.clone()).collect();
+    if cluster.node_addresses == NodeAddresses::Service {
+        needed.extend(pools.iter().flat_map(|plan| plan.pool.first_nodes(plan.replicas)));
+    }
+    needed
 }
 
 /// What nodes are to follow while they run.
@@ -139,7 +154,7 @@ pub fn desired(cluster: &ValidCluster, zone: impl Fn(&NodeId) -> Option<Zone>) -
 
 /// The nodes that the spec asks for in a pool. A checked pool's names are always node ids.
 pub fn node_ids(pool: &ValidPool) -> impl Iterator<Item = NodeId> + '_ {
-    (0..pool.nodes).filter_map(|ordinal| pool.pod_name(ordinal).parse().ok())
+    pool.first_nodes(pool.nodes)
 }
 
 fn ring_step(desired: &Desired, view: &View) -> RingStep {

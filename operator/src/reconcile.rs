@@ -140,6 +140,7 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
             !advances_first && execute::advance(ctx, object, &cluster, &plan.ring, &mut view).await?;
         execute::replace(ctx, object, &cluster, &plan).await?;
         apply::delete_retired(ctx, &cluster, &plan.retired).await?;
+        apply::delete_node_services(ctx, &cluster, &plan.node_services).await?;
         if moved_on {
             plan = plan::plan(&cluster, &view);
         }

@@ -11,10 +11,10 @@ use std::fmt;
 
 use annulus_crds::bytes_of;
 use annulus_crds::v1alpha1::{
-    AllowedNamespaces, CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom, Pool,
-    Scheduling, ServiceType, defaults,
+    AllowedNamespaces, CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom,
+    NodeAddresses, Pool, Scheduling, ServiceType, defaults,
 };
-use annulus_ring::{ClusterUid, Weight};
+use annulus_ring::{ClusterUid, NodeId, Weight};
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -72,6 +72,8 @@ pub struct ValidCluster {
     pub service_type: ServiceType,
     /// Annotations for the Service.
     pub service_annotations: BTreeMap<String, String>,
+    /// Where cluster clients are sent.
+    pub node_addresses: NodeAddresses,
     /// Whose pods may connect as clients.
     pub allowed_namespaces: AllowedNamespaces,
     /// The operator's own namespace, where it is known.
@@ -109,6 +111,11 @@ impl ValidPool {
     /// The name of its pod with that number, which is its node id.
     pub fn pod_name(&self, ordinal: u16) -> String {
         format!("{}-{ordinal}", self.stateful_set)
+    }
+
+    /// So many of its nodes, as its StatefulSet makes them. A checked pool's names are always node ids.
+    pub fn first_nodes(&self, count: u16) -> impl Iterator<Item = NodeId> + '_ {
+        (0..count).filter_map(|ordinal| self.pod_name(ordinal).parse().ok())
     }
 }
 
@@ -238,6 +245,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         pod_annotations: pod_metadata.annotations,
         service_type: service.type_.unwrap_or_default(),
         service_annotations: service.annotations,
+        node_addresses: service.node_addresses.unwrap_or_default(),
         allowed_namespaces: spec
             .tenancy
             .as_ref()

@@ -53,6 +53,8 @@ pub struct PodView {
     pub uid: String,
     /// Its address, once it has one.
     pub ip: Option<IpAddr>,
+    /// The address of its own Service, where clients are to be sent there.
+    pub service_ip: Option<IpAddr>,
     /// The zone of the Kubernetes node that it is on.
     pub zone: Option<Zone>,
     /// Kubernetes sends clients to it.
@@ -69,12 +71,13 @@ impl View {
     /// What the ring planner sees: everyone who answers.
     pub fn observed(&self) -> Vec<Observed> {
         let answering = self.reports.iter().filter_map(|(id, report)| {
-            let ip = self.pods.get(id)?.ip?;
+            let pod = self.pods.get(id)?;
             Some(Observed {
                 id: id.clone(),
                 incarnation: report.incarnation,
                 address: Address {
-                    host: ip.to_string(),
+                    host: pod.ip?.to_string(),
+                    client_host: pod.service_ip.map(|ip| ip.to_string()),
                     client_port: defaults::CLIENT_PORT,
                     peer_port: defaults::PEER_PORT,
                 },

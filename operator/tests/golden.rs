@@ -31,6 +31,7 @@ fn objects_of_each_fixture() {
             yaml(&built.pod_disruption_budget),
             yaml(&built.network_policy),
         ];
+        documents.extend(built.node_services.first().map(yaml));
         documents.extend(built.stateful_sets.iter().map(yaml));
         insta::assert_snapshot!(documents.join("---\n"));
     });

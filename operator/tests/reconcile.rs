@@ -43,7 +43,7 @@ async fn objects_come_first_then_the_status() {
         writes.len() - 1,
         "{writes:?}"
     );
-    assert_eq!(writes.len(), 9, "{writes:?}");
+    assert_eq!(writes.len(), 12, "{writes:?}");
     assert_eq!(
         world.condition("Ready"),
         ("False".to_owned(), "WaitingForNodes".to_owned())
@@ -97,6 +97,32 @@ async fn caches_that_lag_cause_no_write() {
             .all(|write| write.ends_with("/cacheclusters/demo/status")),
         "{writes:?}"
     );
+}
+
+#[tokio::test]
+async fn clients_are_sent_to_a_service_of_each_node_and_to_pods_where_the_spec_says_so() {
+    let mut world = World::new("nodes: 2");
+    let _nodes = world.run_nodes(2).await;
+    let service = |world: &World| world.api.get("/api/v1/namespaces/shop/services/demo-1-node");
+    let announced = |world: &World| stored(world).members[1].address.client_host.clone();
+    let address = service(&world).expect("the node's Service")["spec"]["clusterIP"].clone();
+    assert_eq!(announced(&world).map(|host| json!(host)), Some(address));
+    assert_eq!(stored(&world).epoch, Epoch(1), "known from the beginning");
+
+    world.api.edit(CLUSTER, |cluster| {
+        cluster["spec"]["service"] = json!({"nodeAddresses": "Pod"});
+    });
+    world.reconcile().await.unwrap();
+    let writes = world.api.take_writes();
+    let position = |part: &str| writes.iter().position(|write| write.contains(part));
+    let (ring, deleted) = (position("demo-ring"), position("DELETE"));
+    assert!(
+        ring.is_some() && ring < deleted,
+        "the ring names pods first: {writes:?}"
+    );
+    world.settle().await;
+    assert_eq!(announced(&world), None);
+    assert!(service(&world).is_none());
 }
 
 #[tokio::test]

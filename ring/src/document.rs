@@ -162,10 +162,20 @@ pub struct Member {
 pub struct Address {
     /// An IP address or a name, without a port.
     pub host: String,
+    /// The same for clients, where they are to use another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_host: Option<String>,
     /// For clients.
     pub client_port: u16,
     /// For the other members and the operator.
     pub peer_port: u16,
+}
+
+impl Address {
+    /// The host that clients use.
+    pub fn client_host(&self) -> &str {
+        self.client_host.as_deref().unwrap_or(&self.host)
+    }
 }
 
 /// What a member is here for.

@@ -238,6 +238,7 @@ mod tests {
             incarnation: Incarnation(index as u128),
             address: Address {
                 host: "10.0.0.1".to_owned(),
+                client_host: None,
                 client_port: 6379,
                 peer_port: 16379,
             },

@@ -32,6 +32,7 @@ fn member(number: usize) -> Member {
         incarnation: Incarnation(number as u128 + 1),
         address: Address {
             host: format!("10.0.0.{number}"),
+            client_host: None,
             client_port: 6379,
             peer_port: 16379,
         },

@@ -7,7 +7,7 @@ mod status;
 
 pub use spec::{
     AllowedNamespaces, Auth, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, ImagePullPolicy,
-    Memory, NamespacesFrom, Persistence, PodMetadata, Pool, Replication, Scheduling, SecretRef, Service,
-    ServiceType, Tenancy, Tls,
+    Memory, NamespacesFrom, NodeAddresses, Persistence, PodMetadata, Pool, Replication, Scheduling,
+    SecretRef, Service, ServiceType, Tenancy, Tls,
 };
 pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};

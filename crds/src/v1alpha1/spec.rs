@@ -310,6 +310,21 @@ pub struct Service {
     /// Annotations to add, for example for a cloud's load balancer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Where cluster clients are sent for each node: to a Service of its own, whose address stays when the pod is
+    /// replaced, or to the pod, whose address is gone with it. Default: `Service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_addresses: Option<NodeAddresses>,
+}
+
+/// Where cluster clients are sent for each node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeAddresses {
+    /// To a Service of the node's own, of type `ClusterIP`. Clients that know an address of a pod that was replaced
+    /// are refused at once instead of waiting for nobody.
+    #[default]
+    Service,
+    /// To the pod's own address: for clients that have a route to pods and none to Services.
+    Pod,
 }
 
 /// How the Service is reached.

@@ -28,7 +28,7 @@ impl Endpoint {
         if let Some(address) = &member.address {
             let (port, peer_port) = (address.client_port, address.peer_port);
             return Self {
-                host: address.host.clone(),
+                host: address.client_host().to_owned(),
                 port,
                 peer_port,
             };

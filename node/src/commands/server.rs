@@ -45,7 +45,7 @@ pub fn role(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
     reply.array(copies.len());
     for (address, acked) in copies {
         reply.array(3);
-        reply.bulk(address.host.as_bytes());
+        reply.bulk(address.client_host().as_bytes());
         reply.bulk(address.client_port.to_string().as_bytes());
         reply.bulk(acked.to_string().as_bytes());
     }

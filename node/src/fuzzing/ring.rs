@@ -115,6 +115,7 @@ impl Draws<'_> {
             ),
             address: Address {
                 host: ["127.0.0.1", "::1", "node.example", ""][usize::from(self.byte() % 16 / 5)].to_owned(),
+                client_host: None,
                 client_port: u16::from(how),
                 peer_port: 1,
             },

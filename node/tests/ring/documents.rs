@@ -19,6 +19,7 @@ pub fn member(number: usize, incarnation: Incarnation, client_port: u16, peer_po
         incarnation,
         address: Address {
             host: "127.0.0.1".to_owned(),
+            client_host: None,
             client_port,
             peer_port,
         },

@@ -98,6 +98,7 @@ impl Process {
     fn address(&self) -> Address {
         Address {
             host: Ipv4Addr::LOCALHOST.to_string(),
+            client_host: None,
             client_port: self.client_port,
             peer_port: self.client_port + PEER_PORT_OFFSET,
         }

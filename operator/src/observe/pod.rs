@@ -1,7 +1,7 @@
 //! A pod as the pure steps see it.
 
 use annulus_ring::Zone;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, Service};
 
 use crate::view::PodView;
 
@@ -10,12 +10,13 @@ const TROUBLE_CHARS_MAX: usize = 240;
 /// Set by the StatefulSet controller: the revision of the template that a pod was made from.
 const REVISION_LABEL: &str = "controller-revision-hash";
 
-pub(super) fn view(pod: &Pod, zone: Option<Zone>) -> PodView {
+pub(super) fn view(pod: &Pod, service: Option<&Service>, zone: Option<Zone>) -> PodView {
     let status = pod.status.as_ref();
     let labels = pod.metadata.labels.as_ref();
     PodView {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
+        service_ip: service.and_then(|service| service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()),
         zone,
         ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
         terminating: pod.metadata.deletion_timestamp.is_some(),
@@ -100,7 +101,7 @@ mod tests {
         for (status, expected) in rows {
             let pod: Pod =
                 serde_json::from_value(json!({"metadata": {"name": "c-0"}, "status": status})).unwrap();
-            assert_eq!(view(&pod, None).trouble.as_deref(), expected, "{status}");
+            assert_eq!(view(&pod, None, None).trouble.as_deref(), expected, "{status}");
         }
     }
 }

@@ -145,6 +145,9 @@ impl State {
             object["metadata"]["uid"] = json!(format!("uid-{}", self.changes));
         }
         object["metadata"]["resourceVersion"] = json!(self.changes.to_string());
+        if path.contains("/services/") && object["spec"]["clusterIP"].is_null() {
+            object["spec"]["clusterIP"] = json!(format!("10.96.0.{}", self.changes));
+        }
         self.objects.insert(path.to_owned(), object.clone());
         object
     }

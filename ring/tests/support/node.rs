@@ -197,6 +197,7 @@ impl Node {
         Observed {
             address: Address {
                 host: id.to_string(),
+                client_host: None,
                 client_port: 6379,
                 peer_port: 16379,
             },
