@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::Hub;
+use crate::service_paths::ServicePaths;
 use crate::validate::Installation;
 
 /// What every reconcile of one scope shares.
@@ -26,6 +27,8 @@ pub struct Context {
     pub zones: Zones,
     /// Connections to cache nodes.
     pub hub: Hub,
+    /// Whether clients get through to new pods.
+    pub service_paths: ServicePaths,
     /// What is measured.
     pub metrics: Metrics,
     /// Where events are published.

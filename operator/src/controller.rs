@@ -107,6 +107,7 @@ fn jittered(delay: Duration) -> Duration {
 fn forget(ctx: &Context, object: &ObjectRef<CacheCluster>) {
     let key = ClusterKey::from(object);
     ctx.hub.forget(&key);
+    ctx.service_paths.forget(&key);
     ctx.memory.forget(&key);
     ctx.metrics.forget(&key);
 }

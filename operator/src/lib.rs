@@ -25,6 +25,7 @@ pub mod observe;
 pub mod plan;
 mod process;
 pub mod reconcile;
+pub mod service_paths;
 pub mod status;
 pub mod suspect;
 pub mod validate;

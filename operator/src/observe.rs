@@ -63,7 +63,7 @@ pub async fn view(
     cluster: &ValidCluster,
 ) -> Result<View, ObserveError> {
     let key = &cluster.key;
-    let pods: BTreeMap<NodeId, PodView> = of_cluster(&ctx.caches.pods, key)
+    let mut pods: BTreeMap<NodeId, PodView> = of_cluster(&ctx.caches.pods, key)
         .iter()
         .filter_map(|pod| {
             let id = pod.name_any().parse().ok()?;
@@ -71,6 +71,7 @@ pub async fn view(
             Some((id, view))
         })
         .collect();
+    try_services(ctx, key, &mut pods);
     let reachable =
         |(id, pod): (&NodeId, &PodView)| Some((id.clone(), SocketAddr::new(pod.ip?, defaults::PEER_PORT)));
     ctx.hub
@@ -96,6 +97,18 @@ pub async fn view(
     };
     adopt_newer_from_nodes(ctx, cluster, &mut view).await;
     Ok(view)
+}
+
+/// Tries whether clients get through to the pods that have a Service of their own.
+fn try_services(ctx: &Context, key: &ClusterKey, pods: &mut BTreeMap<NodeId, PodView>) {
+    let service = |pod: &PodView| Some(SocketAddr::new(pod.service_ip?, defaults::CLIENT_PORT));
+    // A pod without an address has nothing behind its Service yet.
+    let with_address = pods.values().filter(|pod| pod.ip.is_some());
+    let tried = with_address.filter_map(|pod| Some((pod.uid.as_str(), service(pod)?)));
+    let open = ctx.service_paths.open(key, &tried.collect());
+    for pod in pods.values_mut() {
+        pod.service_open = open.contains(&pod.uid);
+    }
 }
 
 /// The newest document that the ConfigMap and memory know, and whether it is what is stored.

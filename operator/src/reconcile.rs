@@ -103,6 +103,7 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
     let key = ClusterKey::from(object.as_ref());
     if object.meta().deletion_timestamp.is_some() {
         ctx.hub.forget(&key);
+        ctx.service_paths.forget(&key);
         return Ok(RECHECK);
     }
     let cluster = match validate(object, &ctx.installation) {

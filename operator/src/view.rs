@@ -55,6 +55,8 @@ pub struct PodView {
     pub ip: Option<IpAddr>,
     /// The address of its own Service, where clients are to be sent there.
     pub service_ip: Option<IpAddr>,
+    /// Clients get through to it there.
+    pub service_open: bool,
     /// The zone of the Kubernetes node that it is on.
     pub zone: Option<Zone>,
     /// Kubernetes sends clients to it.
@@ -68,10 +70,13 @@ pub struct PodView {
 }
 
 impl View {
-    /// What the ring planner sees: everyone who answers.
+    /// What the ring planner sees: everyone who answers, and whom clients get through to.
     pub fn observed(&self) -> Vec<Observed> {
         let answering = self.reports.iter().filter_map(|(id, report)| {
             let pod = self.pods.get(id)?;
+            if !self.is_open(id, pod, report) {
+                return None;
+            }
             Some(Observed {
                 id: id.clone(),
                 incarnation: report.incarnation,
@@ -89,6 +94,17 @@ impl View {
             })
         });
         answering.collect()
+    }
+
+    /// Whether clients get through to the pod. Where they have been sent already, they are not sent away again; and as long
+    /// as there is no ring, there are none.
+    fn is_open(&self, id: &NodeId, pod: &PodView, report: &Report) -> bool {
+        let Some(document) = &self.document else {
+            return true;
+        };
+        let member = document.member(id);
+        let is_known = member.is_some_and(|member| member.incarnation == report.incarnation);
+        is_known || pod.service_open || pod.service_ip.is_none()
     }
 
     /// The members of the ring that are taken for dead.

@@ -2,7 +2,7 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside |
+//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside; operators, which see whether clients get through |
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | everybody |
 //!
@@ -45,7 +45,13 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
             pod_selector: Some(selects(pod_selector(&cluster.key.name))),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![
-                from(vec![port("TCP", defaults::CLIENT_PORT)], clients(cluster)),
+                from(
+                    vec![port("TCP", defaults::CLIENT_PORT)],
+                    clients(cluster).map(|mut peers| {
+                        peers.push(operators(cluster.operator_namespace.as_deref()));
+                        peers
+                    }),
+                ),
                 from(
                     vec![port("TCP", defaults::PEER_PORT)],
                     Some(vec![own(), operators(cluster.operator_namespace.as_deref())]),

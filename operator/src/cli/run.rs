@@ -21,6 +21,7 @@ use crate::key::ClusterKey;
 use crate::leader;
 use crate::metrics::Metrics;
 use crate::node_client::Hub;
+use crate::service_paths::ServicePaths;
 use crate::validate::Installation;
 
 /// Longest wait for the lease to be given up on the way out.
@@ -128,6 +129,7 @@ async fn lead(
     readiness.set(false);
     let mut watches = JoinSet::new();
     let (hub_wake, hub_wakes) = mpsc::unbounded_channel();
+    let service_paths = ServicePaths::new(hub_wake.clone());
     let hub = Hub::new(
         Duration::from_millis(args.report_interval_ms),
         Duration::from_millis(args.failover_after_ms),
@@ -154,6 +156,7 @@ async fn lead(
             caches,
             zones: zones.clone(),
             hub: hub.clone(),
+            service_paths: service_paths.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
             installation: Installation {

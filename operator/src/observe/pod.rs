@@ -17,6 +17,7 @@ pub(super) fn view(pod: &Pod, service: Option<&Service>, zone: Option<Zone>) -> 
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         ip: status.and_then(|status| status.pod_ip.as_deref()?.parse().ok()),
         service_ip: service.and_then(|service| service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()),
+        service_open: false,
         zone,
         ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
         terminating: pod.metadata.deletion_timestamp.is_some(),

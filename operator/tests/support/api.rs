@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, OnceLock};
 
+use annulus_crds::v1alpha1::defaults::CLIENT_PORT;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::Client;
@@ -146,7 +148,7 @@ impl State {
         }
         object["metadata"]["resourceVersion"] = json!(self.changes.to_string());
         if path.contains("/services/") && object["spec"]["clusterIP"].is_null() {
-            object["spec"]["clusterIP"] = json!(format!("10.96.0.{}", self.changes));
+            object["spec"]["clusterIP"] = json!(service_ip());
         }
         self.objects.insert(path.to_owned(), object.clone());
         object
@@ -164,6 +166,16 @@ fn merge(object: &mut Value, applied: Value) {
         }
         (object, applied) => *object = applied,
     }
+}
+
+/// The address of every Service: of this process alone, and somebody listens there for clients.
+fn service_ip() -> String {
+    static LISTENER: OnceLock<TcpListener> = OnceLock::new();
+    let listener = LISTENER.get_or_init(|| {
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        TcpListener::bind((Ipv4Addr::new(127, high | 1, low, 255), CLIENT_PORT)).unwrap()
+    });
+    listener.local_addr().unwrap().ip().to_string()
 }
 
 fn failure(code: u16, reason: &str) -> (u16, Value) {

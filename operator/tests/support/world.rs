@@ -12,6 +12,7 @@ use annulus_operator::key::ClusterKey;
 use annulus_operator::metrics::Metrics;
 use annulus_operator::node_client::{Hub, Snapshot};
 use annulus_operator::reconcile::{ReconcileError, reconcile};
+use annulus_operator::service_paths::ServicePaths;
 use annulus_operator::validate::Installation;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
@@ -102,6 +103,7 @@ impl World {
                 service_accounts,
             },
             zones: Zones::new(reflector::store().0),
+            service_paths: ServicePaths::new(wake.clone()),
             hub: Hub::new(Duration::from_millis(100), silence, wake, metrics.clone()),
             events: Events::new(FakeApi::default().client(), "test".to_owned(), metrics.clone()),
             metrics,
