@@ -71,7 +71,7 @@ cluster-down: ## End it and leave nothing behind
 test-e2e: ## The end-to-end tests alone, on the cluster that is up
 	@tests/run-all e2e
 
-test-scale: ## 100 CacheClusters at once, on the cluster that is up
+test-scale: ## 100 CacheClusters at once, and 300 of stand-ins for nodes, on the cluster that is up
 	@tests/run-all scale
 
 bench: ## Side by side with Redis, Valkey and memcached: tables and plots into docs/benchmarks

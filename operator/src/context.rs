@@ -52,6 +52,8 @@ pub struct Remembered {
     pub status: Option<(CacheClusterStatus, Instant)>,
     /// When the Secret was last seen to be there.
     pub secret_seen: Option<(String, Instant)>,
+    /// Since when everybody is there, and nothing moves.
+    pub at_rest_since: Option<Instant>,
 }
 
 /// What is remembered, by cluster.
@@ -73,6 +75,7 @@ impl Memory {
             failures: 0,
             status: None,
             secret_seen: None,
+            at_rest_since: None,
         })
     }
 

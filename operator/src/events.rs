@@ -33,6 +33,8 @@ pub enum EventReason {
     NodeFailed,
     /// A pod is replaced by one with newer settings.
     PodReplaced,
+    /// The number of nodes was changed by `spec.autoscaling`.
+    Autoscaled,
     /// The spec breaks a rule.
     InvalidSpec,
 }
@@ -50,6 +52,7 @@ impl EventReason {
             Self::FailedOver => "FailedOver",
             Self::NodeFailed => "NodeFailed",
             Self::PodReplaced => "PodReplaced",
+            Self::Autoscaled => "Autoscaled",
             Self::InvalidSpec => "InvalidSpec",
         }
     }
@@ -68,6 +71,7 @@ impl EventReason {
     fn action(self) -> &'static str {
         match self {
             Self::PodReplaced => "Replace",
+            Self::Autoscaled => "Scale",
             Self::InvalidSpec => "Validate",
             _ => "AdvanceRing",
         }

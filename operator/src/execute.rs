@@ -10,8 +10,9 @@ use annulus_crds::v1alpha1::CacheCluster;
 use annulus_ring::{ChangeReason, Epoch, NodeId, RingDocument};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
+use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -20,7 +21,7 @@ use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
 use crate::events::EventReason;
 use crate::observe::stored_document;
-use crate::plan::{Plan, Replacement, RingStep};
+use crate::plan::{Plan, Replacement, Resize, RingStep};
 use crate::validate::ValidCluster;
 use crate::view::View;
 
@@ -46,6 +47,9 @@ pub enum ExecuteError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// `spec.nodes` can't be set.
+    #[error("can't set the number of nodes: {0}")]
+    Resize(Box<kube::Error>),
 }
 
 /// Takes the ring's step. Afterwards `view` tells what is stored and what nodes said to it. Returns whether that
@@ -101,6 +105,25 @@ pub async fn replace(
     for replacement in &plan.replace {
         delete_pod(ctx, object, cluster, replacement).await?;
     }
+    Ok(())
+}
+
+/// Sets `spec.nodes`, as `kubectl scale` does.
+pub async fn resize(
+    ctx: &Context,
+    object: &CacheCluster,
+    cluster: &ValidCluster,
+    resize: &Resize,
+) -> Result<(), ExecuteError> {
+    let api: Api<CacheCluster> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
+    info!(cluster = %cluster.key, nodes = resize.nodes, why = resize.why, "autoscaling");
+    ctx.metrics.wrote("CacheCluster", "scale");
+    let scale = Patch::Merge(json!({"spec": {"replicas": resize.nodes}}));
+    api.patch_scale(&cluster.key.name, &PatchParams::default(), &scale)
+        .await
+        .map_err(|error| ExecuteError::Resize(Box::new(error)))?;
+    let note = format!("nodes is set to {}: {}", resize.nodes, resize.why);
+    ctx.events.publish(object, EventReason::Autoscaled, None, note);
     Ok(())
 }
 

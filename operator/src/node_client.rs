@@ -54,6 +54,10 @@ pub struct Report {
     /// Who has whole copies of what it serves, beside those that the ring tells of: it acknowledges nothing without
     /// them.
     pub declared: BTreeMap<NodeId, SlotSet>,
+    /// What its entries and copies take. That it changes is no reason to decide anything at once.
+    pub used_bytes: u64,
+    /// What they may take.
+    pub budget_bytes: u64,
     /// It was told to end, and waits for others to take over what it has.
     pub leaving: bool,
 }

@@ -16,9 +16,11 @@ use annulus_ring::{
 use crate::validate::{ValidCluster, ValidPool};
 use crate::view::View;
 
+mod autoscale;
 mod keep;
 mod replace;
 
+pub use autoscale::{Resize, autoscale, is_at_rest};
 pub use keep::Kept;
 pub use replace::{Hold, Replacement};
 

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::apply::{self, ApplyError};
 use crate::build::build;
@@ -33,6 +34,8 @@ const STATUS_LAG: Duration = Duration::from_secs(5);
 const RECHECK: Duration = Duration::from_mins(5);
 /// Secrets are not watched, so a cluster that needs one is looked at more often.
 const RECHECK_SECRET: Duration = Duration::from_secs(20);
+/// Where memory in use decides about the number of nodes. Looking at it is a look at what nodes have reported.
+const RECHECK_LOAD: Duration = Duration::from_secs(5);
 /// Nodes that could not be told or asked are tried again.
 const RECHECK_NODES: Duration = Duration::from_secs(1);
 
@@ -81,6 +84,7 @@ impl ReconcileError {
             Self::Execute(ExecuteError::RingChanged) => ("execute", "ring_changed"),
             Self::Execute(ExecuteError::StoreRing { .. }) => ("execute", "store_ring"),
             Self::Execute(ExecuteError::DeletePod { .. }) => ("execute", "delete_pod"),
+            Self::Execute(ExecuteError::Resize(_)) => ("execute", "resize"),
             Self::Status(_) => ("status", "write"),
             Self::Timeout(_) => ("reconcile", "timeout"),
         }
@@ -145,6 +149,12 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
         if moved_on {
             plan = plan::plan(&cluster, &view);
         }
+        if cluster.autoscaling.is_some() {
+            let rested = rested(ctx, &cluster, plan::is_at_rest(&view, &plan));
+            if let Some(resize) = rested.and_then(|rested| plan::autoscale(&cluster, &view, rested)) {
+                execute::resize(ctx, object, &cluster, &resize).await?;
+            }
+        }
     }
     // A new leader must not tell that nodes are unreachable before it has tried to reach them.
     if view.connecting && (view.document.is_some() || view.epoch_told > Epoch::NONE) {
@@ -165,6 +175,14 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
     Ok(recheck)
 }
 
+/// For how long the cluster has been at rest, as far as this operator has seen; `None` when it isn't.
+fn rested(ctx: &Context, cluster: &ValidCluster, is_at_rest: bool) -> Option<Duration> {
+    ctx.memory.update(&cluster.key, &cluster.uid, |remembered| {
+        remembered.at_rest_since = is_at_rest.then(|| remembered.at_rest_since.unwrap_or_else(Instant::now));
+        remembered.at_rest_since.map(|since| since.elapsed())
+    })
+}
+
 fn recheck(cluster: &ValidCluster, view: &View, plan: &Plan) -> Duration {
     if cluster.pause {
         return RECHECK;
@@ -180,7 +198,9 @@ fn recheck(cluster: &ValidCluster, view: &View, plan: &Plan) -> Duration {
     if matches!(plan.ring, RingStep::Next { .. } | RingStep::Restore(_)) {
         return Duration::ZERO;
     }
-    if cluster.auth == ValidAuth::Disabled {
+    if cluster.autoscaling.is_some() {
+        RECHECK_LOAD
+    } else if cluster.auth == ValidAuth::Disabled {
         RECHECK
     } else {
         RECHECK_SECRET

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use annulus_crds::bytes_of;
 use annulus_crds::v1alpha1::{
@@ -50,6 +51,8 @@ pub struct ValidCluster {
     pub transfer_bytes_per_second: u64,
     /// How old a copy may be at most that is read, in milliseconds; 0 for however old.
     pub copy_staleness_max_ms: u64,
+    /// Whether and how the operator chooses the number of nodes.
+    pub autoscaling: Option<ValidAutoscaling>,
     /// Tokens that each node holds.
     pub tokens_per_member: u16,
     /// What happens when a node is full.
@@ -117,6 +120,19 @@ impl ValidPool {
     pub fn first_nodes(&self, count: u16) -> impl Iterator<Item = NodeId> + '_ {
         (0..count).filter_map(|ordinal| self.pod_name(ordinal).parse().ok())
     }
+}
+
+/// How the operator chooses the number of nodes, which are in one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidAutoscaling {
+    /// The fewest.
+    pub nodes_min: u16,
+    /// The most.
+    pub nodes_max: u16,
+    /// How much of the memory for data is to be in use.
+    pub memory_percent: u8,
+    /// How long the cluster must have been at rest before the next change.
+    pub cooldown: Duration,
 }
 
 /// Where the password comes from.
@@ -230,6 +246,19 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
         transfer_bytes_per_second,
         copy_staleness_max_ms: replication.max_staleness_ms.unwrap_or_default().into(),
+        autoscaling: spec.autoscaling.as_ref().map(|autoscaling| ValidAutoscaling {
+            nodes_min: autoscaling.min_nodes,
+            nodes_max: autoscaling.max_nodes,
+            memory_percent: autoscaling
+                .target_memory_percent
+                .unwrap_or(defaults::AUTOSCALING_MEMORY_PERCENT),
+            cooldown: Duration::from_secs(
+                autoscaling
+                    .cooldown_seconds
+                    .unwrap_or(defaults::AUTOSCALING_COOLDOWN_SECONDS)
+                    .into(),
+            ),
+        }),
         tokens_per_member: spec.virtual_nodes.unwrap_or(defaults::VIRTUAL_NODES),
         eviction_policy: spec
             .memory

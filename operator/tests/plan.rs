@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annulus_operator::plan::{FIRST_RING_GRACE, Hold, Kept, RingStep, desired, plan};
+use annulus_operator::plan::{FIRST_RING_GRACE, Hold, Kept, RingStep, autoscale, desired, is_at_rest, plan};
 use annulus_operator::view::{PodView, View};
 use annulus_ring::{Epoch, Incarnation, RingDocument, Zone};
 use support::views::{cluster, id, report, ringed, view};
@@ -88,6 +88,42 @@ fn a_pool_that_left_the_spec_stays_until_the_ring_does_not_need_it() {
     seen.reports.insert(id("c-big-0"), report(9, 1));
     let after = plan(&cluster(spec), &advanced(seen, spec));
     assert_eq!(after.retired[0].kept, []);
+}
+
+#[test]
+fn nodes_follow_the_memory_in_use() {
+    let policy = "autoscaling: {minNodes: 2, maxNodes: 6, targetMemoryPercent: 75, cooldownSeconds: 60}";
+    let rested = Duration::from_secs(60);
+    // Nodes, percent in use on each of them, time at rest, nodes wanted.
+    let rows: [(u8, u64, Duration, Option<u16>); 11] = [
+        (3, 75, rested, None),
+        (3, 76, rested, Some(4)),
+        (3, 100, rested, Some(4)),
+        (4, 100, rested, Some(6)),
+        (6, 100, rested, None),
+        (3, 76, Duration::from_secs(59), None),
+        (4, 49, rested, None),
+        (4, 48, rested, Some(3)),
+        (2, 1, rested, None),
+        (1, 1, Duration::ZERO, Some(2)),
+        (7, 60, Duration::ZERO, Some(6)),
+    ];
+    for (nodes, percent, rested, expected) in rows {
+        let cluster = cluster(&format!("nodes: {nodes}, {policy}"));
+        let mut seen = ringed(nodes);
+        for report in seen.reports.values_mut() {
+            (report.used_bytes, report.budget_bytes) = (percent << 20, 100 << 20);
+        }
+        let wanted = autoscale(&cluster, &seen, rested).map(|resize| resize.nodes);
+        assert_eq!(wanted, expected, "{nodes} nodes with {percent} % for {rested:?}");
+        assert!(is_at_rest(&seen, &plan(&cluster, &seen)), "{nodes} nodes");
+    }
+    let mut silent = ringed(3);
+    silent.reports.remove(&id("c-1"));
+    let cluster = cluster(&format!("nodes: 3, {policy}"));
+    assert!(!is_at_rest(&silent, &plan(&cluster, &silent)));
+    // Nodes that have yet to tell.
+    assert_eq!(autoscale(&cluster, &ringed(3), rested), None);
 }
 
 #[test]

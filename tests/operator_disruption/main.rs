@@ -7,6 +7,7 @@ mod idle;
 mod isolation;
 mod leader;
 mod scale;
+mod stand_ins;
 
 /// A spec of that many nodes, so small that many caches fit on a developer's machine.
 fn small(nodes: u32, more: &str) -> String {

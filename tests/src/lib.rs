@@ -18,6 +18,7 @@ mod namespace;
 mod operator;
 mod peer;
 pub mod report;
+mod stand_ins;
 mod wait;
 
 pub use audit::{AuditLog, Mark, Request};
@@ -32,4 +33,5 @@ pub use machine::{Plug, component, ended, kill, next_pod_ip, node_processes, plu
 pub use namespace::{Test, TestNamespace, run, try_run};
 pub use operator::{Choice, NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, Victims, alone};
 pub use peer::Peer;
+pub use stand_ins::{STAND_INS_SPEC, StandIns};
 pub use wait::{appeared, seconds, until};

@@ -136,7 +136,7 @@ impl Test {
         for name in self.namespace_names()? {
             until(
                 &format!("namespace {name} gone"),
-                seconds(90),
+                seconds(300),
                 async || match api.get_opt(&name).await? {
                     None => Ok(()),
                     Some(left) => bail!("{:?}", left.status),

@@ -7,6 +7,12 @@ pub const REPLICATION_FACTOR: u8 = 1;
 /// Replicas that must have a write before it is acknowledged.
 pub const REPLICATION_ACKS: u8 = 0;
 
+/// The share of memory in use that autoscaling keeps to, in percent.
+pub const AUTOSCALING_MEMORY_PERCENT: u8 = 75;
+
+/// How long a cluster is at rest before it is resized again.
+pub const AUTOSCALING_COOLDOWN_SECONDS: u32 = 300;
+
 /// Tokens (virtual nodes) a member holds on the ring.
 pub const VIRTUAL_NODES: u16 = 32;
 

@@ -6,8 +6,8 @@ mod spec;
 mod status;
 
 pub use spec::{
-    AllowedNamespaces, Auth, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, ImagePullPolicy,
-    Memory, NamespacesFrom, NodeAddresses, Persistence, PodMetadata, Pool, Replication, Scheduling,
-    SecretRef, Service, ServiceType, Tenancy, Tls,
+    AllowedNamespaces, Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy,
+    ImagePullPolicy, Memory, NamespacesFrom, NodeAddresses, Persistence, PodMetadata, Pool, Replication,
+    Scheduling, SecretRef, Service, ServiceType, Tenancy, Tls,
 };
 pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};

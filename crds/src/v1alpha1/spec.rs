@@ -50,6 +50,8 @@ use super::status::CacheClusterStatus;
 #[x_kube(validation = Rule::new("!(has(self.nodes) && has(self.pools))").message("nodes and pools exclude each other: remove nodes and write nodes in each pool, or remove pools"))]
 #[x_kube(validation = Rule::new("!has(self.replication) || !has(self.replication.factor) || !has(self.nodes) || self.replication.factor <= self.nodes").message("replication.factor must not be greater than nodes: each copy of a slot lives on a node of its own"))]
 #[x_kube(validation = Rule::new("!has(self.replication) || !has(self.replication.factor) || !has(self.pools) || self.replication.factor <= self.pools.map(p, p.nodes).sum()").message("replication.factor must not be greater than the nodes of all pools together: each copy of a slot lives on a node of its own"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || has(self.nodes)").message("autoscaling sets nodes and knows nothing of pools: write nodes instead of pools, or leave autoscaling out"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.replication) || !has(self.replication.factor) || self.replication.factor <= self.autoscaling.minNodes").message("autoscaling.minNodes must not be less than replication.factor: each copy of a slot lives on a node of its own"))]
 #[x_kube(validation = Rule::new("!has(self.pools) || self.pools.map(p, p.nodes).sum() <= 200").message("all pools together must have at most 200 nodes"))]
 #[x_kube(validation = Rule::new("!has(self.memory) || !has(self.memory.max) || !isQuantity(self.memory.max) || !has(self.resources) || !has(self.resources.limits) || !('memory' in self.resources.limits) || !isQuantity(self.resources.limits['memory']) || quantity(self.memory.max).compareTo(quantity(self.resources.limits['memory'])) < 0").message("memory.max must be less than resources.limits.memory: connections and the process itself need room beside the data; leave memory.max out to have it derived, or raise the limit"))]
 #[x_kube(validation = Rule::new("!has(self.memory) || !has(self.memory.max) || !isQuantity(self.memory.max) || (has(self.resources) && has(self.resources.limits) && 'memory' in self.resources.limits) || quantity(self.memory.max).compareTo(quantity('512Mi')) < 0").message("memory.max must be less than the container's memory limit, which is 512Mi unless resources.limits.memory says otherwise: set resources.limits.memory above memory.max"))]
@@ -76,6 +78,10 @@ pub struct CacheClusterSpec {
     /// How slots travel between nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<Rebalance>,
+
+    /// Let the operator set `nodes` by the memory that is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 
     /// Tokens that each node holds on the ring, 1 to 64. More tokens spread a node's slots over more
     /// neighbours; fewer keep CLUSTER SLOTS short. Can't be changed later. Default: 32.
@@ -214,6 +220,33 @@ pub struct Rebalance {
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0").message("rebalance.maxBytesPerSecond must be a quantity of at least 1Mi, for example 50Mi"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes_per_second: Option<Quantity>,
+}
+
+/// When the operator changes the number of nodes by itself.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.minNodes <= self.maxNodes").message("autoscaling.minNodes must not be greater than autoscaling.maxNodes"))]
+pub struct Autoscaling {
+    /// The fewest nodes, 1 to 200, and at least `replication.factor`.
+    #[schemars(range(min = 1, max = 200))]
+    pub min_nodes: u16,
+
+    /// The most nodes, 1 to 200.
+    #[schemars(range(min = 1, max = 200))]
+    pub max_nodes: u16,
+
+    /// Nodes are added when more than this share of the memory for data is in use, 10 to 95 percent, and taken away one at a
+    /// time when fewer would do. A cache that evicts is full: with enough room it grows until it no longer has to.
+    /// Default: 75.
+    #[schemars(range(min = 10, max = 95))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_memory_percent: Option<u8>,
+
+    /// How long the cluster must have been at rest, all slots moved and all copies filled, before the next change,
+    /// 5 to 86400 seconds. Default: 300.
+    #[schemars(range(min = 5, max = 86_400))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown_seconds: Option<u32>,
 }
 
 /// The budget of a node's data.

@@ -267,6 +267,8 @@ fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result
         settled: message.settled,
         handoff_waits: message.handoff_waits,
         declared,
+        used_bytes: message.used_bytes,
+        budget_bytes: message.budget_bytes,
         leaving: message.leaving,
     })
 }

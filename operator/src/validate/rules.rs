@@ -23,6 +23,7 @@ pub(super) fn check(cluster: &CacheCluster, mistakes: &mut Mistakes) {
         check_pools(name, pools, mistakes);
     }
     replication(spec, mistakes);
+    autoscaling(spec, mistakes);
     mistakes.require(
         spec.virtual_nodes.is_none_or(|count| (1..=64).contains(&count)),
         "spec.virtualNodes",
@@ -163,6 +164,46 @@ fn replication(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
             "is about copies, and with a replication.factor of 1 there are none; raise factor or leave it out",
         );
     }
+}
+
+fn autoscaling(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
+    let Some(autoscaling) = &spec.autoscaling else {
+        return;
+    };
+    let bounds = [autoscaling.min_nodes, autoscaling.max_nodes];
+    mistakes.require(
+        bounds.iter().all(|nodes| (1..=NODES_MAX).contains(nodes)) && bounds[0] <= bounds[1],
+        "spec.autoscaling",
+        "minNodes and maxNodes must be 1 to 200, and minNodes not greater than maxNodes",
+    );
+    mistakes.require(
+        spec.nodes.is_some(),
+        "spec.autoscaling",
+        "sets nodes and knows nothing of pools: write nodes instead of pools, or leave autoscaling out",
+    );
+    let factor = spec
+        .replication
+        .as_ref()
+        .and_then(|replication| replication.factor);
+    mistakes.require(
+        u16::from(factor.unwrap_or(defaults::REPLICATION_FACTOR)) <= autoscaling.min_nodes,
+        "spec.autoscaling.minNodes",
+        "must not be less than replication.factor: each copy of a slot lives on a node of its own",
+    );
+    mistakes.require(
+        autoscaling
+            .target_memory_percent
+            .is_none_or(|percent| (10..=95).contains(&percent)),
+        "spec.autoscaling.targetMemoryPercent",
+        "must be 10 to 95",
+    );
+    mistakes.require(
+        autoscaling
+            .cooldown_seconds
+            .is_none_or(|seconds| (5..=86_400).contains(&seconds)),
+        "spec.autoscaling.cooldownSeconds",
+        "must be 5 to 86400",
+    );
 }
 
 fn access(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {

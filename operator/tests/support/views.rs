@@ -36,6 +36,8 @@ pub fn report(number: u128, epoch: u64) -> Report {
         settled: true,
         handoff_waits: String::new(),
         declared: BTreeMap::new(),
+        used_bytes: 0,
+        budget_bytes: 0,
         leaving: false,
     }
 }
