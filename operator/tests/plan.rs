@@ -93,7 +93,7 @@ fn a_pool_that_left_the_spec_stays_until_the_ring_does_not_need_it() {
 #[test]
 fn nodes_follow_the_memory_in_use() {
     let policy = "autoscaling: {minNodes: 2, maxNodes: 6, targetMemoryPercent: 75, cooldownSeconds: 60}";
-    let rested = Duration::from_secs(60);
+    let rested = Duration::from_mins(1);
     // Nodes, percent in use on each of them, time at rest, nodes wanted.
     let rows: [(u8, u64, Duration, Option<u16>); 11] = [
         (3, 75, rested, None),
