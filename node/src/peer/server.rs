@@ -143,6 +143,13 @@ pub(super) fn slot(number: u32) -> Result<Slot, Status> {
 
 #[tonic::async_trait]
 impl Peer for Service {
+    async fn push_tenants(
+        &self,
+        _request: Request<v1::PushTenantsRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        Err(Status::unimplemented("no tenants yet"))
+    }
+
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;

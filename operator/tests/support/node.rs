@@ -167,6 +167,13 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Peer for Service {
+    async fn push_tenants(
+        &self,
+        _request: Request<v1::PushTenantsRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        Err(Status::unimplemented("no tenants yet"))
+    }
+
     async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {
         if self.state.borrow().hangs {
             std::future::pending::<()>().await;
