@@ -33,6 +33,7 @@ fn member(number: usize) -> Member {
         address: Address {
             host: format!("10.0.0.{number}"),
             client_port: 6379,
+            client_tls_port: None,
             peer_port: 16379,
         },
         zone: None,

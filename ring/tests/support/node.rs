@@ -198,6 +198,7 @@ impl Node {
             address: Address {
                 host: id.to_string(),
                 client_port: 6379,
+                client_tls_port: None,
                 peer_port: 16379,
             },
             id,
