@@ -25,6 +25,7 @@ fn member(cluster: &ClusterUid, name: &str, ranges: Vec<SlotRange>) -> MemberVie
         address: Some(Address {
             host: format!("{name}.example"),
             client_port: 6379,
+            client_tls_port: None,
             peer_port: 16_379,
         }),
         zone: None,
