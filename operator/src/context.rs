@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::Hub;
+use crate::pki;
 use crate::validate::Installation;
 
 /// What every reconcile of one scope shares.
@@ -49,6 +50,10 @@ pub struct Remembered {
     pub status: Option<(CacheClusterStatus, Instant)>,
     /// When the Secret was last seen to be there.
     pub secret_seen: Option<(String, Instant)>,
+    /// When the Secret with the user's certificate was last seen to be whole.
+    pub tls_secret_seen: Option<(String, Instant)>,
+    /// Its certificates.
+    pub pki: pki::ensure::Remembered,
 }
 
 /// What is remembered, by cluster.
@@ -70,6 +75,8 @@ impl Memory {
             failures: 0,
             status: None,
             secret_seen: None,
+            tls_secret_seen: None,
+            pki: pki::ensure::Remembered::default(),
         })
     }
 

@@ -12,10 +12,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
+use crate::apply::ApplyError;
 use crate::build::{CLUSTER_LABEL, ring_config_map_name};
 use crate::context::Context;
 use crate::key::ClusterKey;
-use crate::validate::ValidCluster;
+use crate::pki;
+use crate::validate::{TlsSecret, ValidCluster};
 use crate::view::{PodView, SetView, View};
 
 mod pod;
@@ -34,6 +36,9 @@ pub enum ObserveError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The operator can't prove who it is.
+    #[error(transparent)]
+    Credentials(#[from] ApplyError),
     /// The Secret with the password can't be read.
     #[error("can't read Secret {name}: {source}")]
     Secret {
@@ -42,6 +47,46 @@ pub enum ObserveError {
         /// Why.
         source: Box<kube::Error>,
     },
+}
+
+/// The Secret with the certificate for clients that the user makes, where it lacks something.
+pub async fn lacking_tls_secret(
+    ctx: &Context,
+    cluster: &ValidCluster,
+) -> Result<Option<String>, ObserveError> {
+    let Some(tls) = &cluster.tls.clients else {
+        return Ok(None);
+    };
+    let TlsSecret::Given(name) = &tls.secret else {
+        return Ok(None);
+    };
+    let seen = ctx.memory.get(&cluster.key, &cluster.uid).tls_secret_seen;
+    if seen.is_some_and(|(seen, at)| seen == *name && at.elapsed() < SECRET_FRESH) {
+        return Ok(None);
+    }
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
+    let found = api.get_opt(name).await.map_err(|source| ObserveError::Secret {
+        name: name.clone(),
+        source: Box::new(source),
+    })?;
+    let data = found.and_then(|secret| secret.data).unwrap_or_default();
+    let mut needed = vec![pki::CERTIFICATE, pki::KEY];
+    if tls.auth.asks() {
+        needed.push(pki::AUTHORITIES);
+    }
+    needed.retain(|key| !data.contains_key(*key));
+    if needed.is_empty() {
+        ctx.memory.update(&cluster.key, &cluster.uid, |remembered| {
+            remembered.tls_secret_seen = Some((name.clone(), tokio::time::Instant::now()));
+        });
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "Secret {name}, which tls.secretRef names, lacks {}: create it in namespace {}, or leave tls.secretRef out to have \
+         certificates made",
+        needed.join(", "),
+        cluster.key.namespace
+    )))
 }
 
 /// Whether the Secret with the password is there.
@@ -68,8 +113,12 @@ pub async fn view(
         .collect();
     let reachable =
         |(id, pod): (&NodeId, &PodView)| Some((id.clone(), SocketAddr::new(pod.ip?, defaults::PEER_PORT)));
-    ctx.hub
-        .sync(key, &cluster.uid, &pods.iter().filter_map(reachable).collect());
+    let credentials = pki::ensure::credentials(ctx, cluster).await?;
+    // Without an identity nobody would answer; it is there before the first pod is.
+    let has_identity = credentials.is_some() || !cluster.tls.peers;
+    let addresses = pods.iter().filter(|_| has_identity).filter_map(reachable);
+    let addresses = addresses.collect();
+    ctx.hub.sync(key, &cluster.uid, &addresses, credentials.as_ref());
 
     // Nodes are asked after the document was read: what they say is then never older than it.
     let (document, stored) = find_document(ctx, cluster).await?;

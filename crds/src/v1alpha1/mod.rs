@@ -8,6 +8,6 @@ mod status;
 pub use spec::{
     AllowedNamespaces, Auth, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, ImagePullPolicy,
     Memory, NamespacesFrom, Persistence, PodMetadata, Pool, Replication, Scheduling, SecretRef, Service,
-    ServiceType, Tenancy, Tls,
+    ServiceType, Tenancy, Tls, TlsMode,
 };
 pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};

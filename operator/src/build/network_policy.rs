@@ -2,7 +2,7 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside |
+//! | client, with TLS and without | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside |
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | everybody |
 //!
@@ -45,7 +45,15 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
             pod_selector: Some(selects(pod_selector(&cluster.key.name))),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![
-                from(vec![port("TCP", defaults::CLIENT_PORT)], clients(cluster)),
+                from(
+                    cluster
+                        .tls
+                        .client_ports()
+                        .into_iter()
+                        .map(|(_, number)| port("TCP", number))
+                        .collect(),
+                    clients(cluster),
+                ),
                 from(
                     vec![port("TCP", defaults::PEER_PORT)],
                     Some(vec![own(), operators(cluster.operator_namespace.as_deref())]),
