@@ -89,6 +89,8 @@ pub struct Client {
     pub no_touch: AtomicBool,
     /// Whether it sent `READONLY`.
     pub readonly: AtomicBool,
+    /// Whether it is connected with TLS; said once, before its first command.
+    pub secure: AtomicBool,
     /// Bytes that arrived and are no complete command yet.
     pub input_bytes: AtomicUsize,
     /// Bytes of replies that it hasn't taken yet.
@@ -249,6 +251,7 @@ impl Clients {
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             readonly: AtomicBool::new(false),
+            secure: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             usage: Usage::default(),

@@ -7,6 +7,7 @@ mod budget;
 mod flags;
 mod machine;
 mod quantity;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -16,11 +17,13 @@ use std::time::Duration;
 use annulus_ring::{ClusterUid, NodeId, Zone};
 
 pub use budget::{BudgetSource, default_budget_bytes, headroom_bytes, limit_bytes};
-pub use flags::{Cli, Command, EvictionFlag, LogFormat, ServeFlags};
+pub use flags::{Bind, Cli, Command, EvictionFlag, LogFormat, ServeFlags};
 pub use machine::Machine;
 pub use quantity::{Quantity, QuantityError};
 
+use crate::peer::PeerTlsFiles;
 use crate::secret::Secret;
+use crate::tls::ClientTlsFiles;
 
 /// Where clients connect unless told otherwise.
 pub const CLIENT_PORT: u16 = 6379;
@@ -39,8 +42,10 @@ const SHUTDOWN_GRACE_MAX: Duration = Duration::from_hours(1);
 /// What a node serves with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address for clients.
-    pub bind: SocketAddr,
+    /// Address for clients without TLS; `None` for a node that takes none. Then it takes clients with TLS.
+    pub bind: Option<SocketAddr>,
+    /// Address for clients with TLS, and what they are shown.
+    pub tls: Option<(SocketAddr, ClientTlsFiles)>,
     /// Address for health and metrics; `None` for a node that serves none.
     pub http_bind: Option<SocketAddr>,
     /// Alone or member of a ring.
@@ -95,6 +100,8 @@ pub struct MemberConfig {
     pub ring_file: Option<PathBuf>,
     /// Folder that keeps the last ring document.
     pub data_dir: Option<PathBuf>,
+    /// What it proves itself with; without, peers and operator are believed what they say.
+    pub tls: Option<PeerTlsFiles>,
 }
 
 /// Flags that contradict each other, the machine, or sense.
@@ -110,6 +117,22 @@ pub enum ConfigError {
         /// The flag that isn't.
         missing: &'static str,
     },
+    /// A flag that means nothing without another.
+    #[error("{given} needs {missing} too")]
+    Incomplete {
+        /// The flag that is there.
+        given: &'static str,
+        /// The flag that isn't.
+        missing: &'static str,
+    },
+    /// Nobody could connect.
+    #[error("--bind off leaves no port for clients; give --tls-bind with --tls-cert and --tls-key too")]
+    NoClients,
+    /// Certificates that nobody is asked for.
+    #[error(
+        "--tls-client-ca is of no use with --tls-client-auth none; write optional or required, or leave it out"
+    )]
+    NobodyAsked,
     /// A flag that means nothing for a node on its own.
     #[error("{0} is for members of a ring; give --cluster-uid and --node-id too, or leave it out")]
     MembersOnly(&'static str),
@@ -183,7 +206,16 @@ pub fn resolve(
     machine: &Machine,
     password: Option<Secret>,
 ) -> Result<Config, ConfigError> {
-    let bind = flags.bind.unwrap_or_else(|| loopback(CLIENT_PORT));
+    let bind = match flags.bind {
+        None => Some(loopback(CLIENT_PORT)),
+        Some(Bind::At(address)) => Some(address),
+        Some(Bind::Off) => None,
+    };
+    let tls = tls::of_clients(flags)?;
+    let tls_bind = tls.as_ref().map(|(address, _)| *address);
+    if bind.is_none() && tls.is_none() {
+        return Err(ConfigError::NoClients);
+    }
     let role = resolve_role(flags)?;
     let http_bind = match role {
         Role::Standalone => flags.http_bind,
@@ -193,11 +225,16 @@ pub fn resolve(
         Role::Standalone => None,
         Role::Member(member) => Some(member.peer_bind),
     };
-    if role == Role::Standalone && flags.announce_host.is_some() && bind.port() == 0 {
+    let unknown = [bind, tls_bind]
+        .iter()
+        .flatten()
+        .any(|address| address.port() == 0);
+    if role == Role::Standalone && flags.announce_host.is_some() && unknown {
         return Err(ConfigError::AnnouncedPortUnknown);
     }
     check_addresses(&[
-        ("--bind", Some(bind)),
+        ("--bind", bind),
+        ("--tls-bind", tls_bind),
         ("--http-bind", http_bind),
         ("--peer-bind", peer_bind),
     ])?;
@@ -205,6 +242,7 @@ pub fn resolve(
 
     Ok(Config {
         bind,
+        tls,
         http_bind,
         role,
         budget_bytes,
@@ -252,6 +290,9 @@ fn resolve_role(flags: &ServeFlags) -> Result<Role, ConfigError> {
                 ("--peer-bind", flags.peer_bind.is_some()),
                 ("--ring-file", flags.ring_file.is_some()),
                 ("--data-dir", flags.data_dir.is_some()),
+                ("--peer-tls-cert", flags.peer_tls_cert.is_some()),
+                ("--peer-tls-key", flags.peer_tls_key.is_some()),
+                ("--peer-tls-ca", flags.peer_tls_ca.is_some()),
             ];
             match given.iter().find(|(_, given)| *given) {
                 Some((flag, _)) => Err(ConfigError::MembersOnly(flag)),
@@ -264,6 +305,7 @@ fn resolve_role(flags: &ServeFlags) -> Result<Role, ConfigError> {
             peer_bind: flags.peer_bind.unwrap_or_else(|| loopback(PEER_PORT)),
             ring_file: flags.ring_file.clone(),
             data_dir: flags.data_dir.clone(),
+            tls: tls::of_peers(flags)?,
         })),
     }
 }

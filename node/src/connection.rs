@@ -12,7 +12,7 @@
 //! all replies are sent.
 
 use std::future::poll_fn;
-use std::io::Read;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,9 +20,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::buffers::{self, READ_BYTES};
@@ -39,6 +37,7 @@ use crate::resp::{Args, Limits, Parser, Reply};
 use crate::routing::Access;
 use crate::session::Session;
 use crate::stats::ThreadStats;
+use crate::tls::ClientStream;
 use crate::transaction::{Transaction, Watched};
 
 /// No command is executed while the client has so many bytes of replies to read.
@@ -66,6 +65,9 @@ const COLLECTED_BYTES_MAX: usize = 64 << 10;
 /// Before a connection that ends in error is closed, so much of what the client still sends is read, or the
 /// kernel would discard the error reply on its way.
 const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// What is left to send of a connection that ends may take so long: only with TLS is there anything.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Executes what is in a buffer of received bytes: the whole state of a connection except its socket.
 pub struct Pipeline {
@@ -499,8 +501,8 @@ enum Io {
 }
 
 /// A connection that a server thread has accepted.
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S: ClientStream> {
+    stream: S,
     pipeline: Pipeline,
     /// The client sends no more.
     input_ended: bool,
@@ -508,9 +510,9 @@ pub struct Connection {
     draining: bool,
 }
 
-impl Connection {
+impl<S: ClientStream> Connection<S> {
     /// A connection that was just accepted.
-    pub fn new(stream: TcpStream, node: Arc<Node>, stats: Arc<ThreadStats>, client: Arc<Client>) -> Self {
+    pub fn new(stream: S, node: Arc<Node>, stats: Arc<ThreadStats>, client: Arc<Client>) -> Self {
         Self {
             stream,
             pipeline: Pipeline::new(node, stats, client),
@@ -547,10 +549,9 @@ impl Connection {
             Stop::Drain => self.draining = true,
             Stop::Kill => return Poll::Ready(Io::Over),
         }
-        if self.poll_send(context).is_err() {
+        let Ok(all_sent) = self.poll_send(context) else {
             return Poll::Ready(Io::Over);
-        }
-        let all_sent = self.pipeline.unsent().is_empty();
+        };
         // Going on only when half of it is sent: each step then has something to do.
         if self.pipeline.is_blocked() && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
             return Poll::Ready(Io::Progress);
@@ -591,7 +592,7 @@ impl Connection {
     /// kernel, and a connection that drains doesn't wait for that.
     fn receive_the_last(&mut self) -> Io {
         let mut bytes = [0; 4096];
-        match (&*SockRef::from(&self.stream)).read(&mut bytes) {
+        match self.stream.receive_now(&mut bytes) {
             Ok(len @ 1..) => {
                 self.pipeline.note_received(len);
                 self.pipeline.receive(&bytes[..len]);
@@ -601,8 +602,8 @@ impl Connection {
         }
     }
 
-    /// Sends until everything is sent or the client doesn't take more.
-    fn poll_send(&mut self, context: &mut TaskContext<'_>) -> std::io::Result<()> {
+    /// Sends until everything is sent or the client doesn't take more. Whether all is sent.
+    fn poll_send(&mut self, context: &mut TaskContext<'_>) -> io::Result<bool> {
         while !self.pipeline.unsent().is_empty() || self.pipeline.take_letters() {
             match Pin::new(&mut self.stream).poll_write(context, self.pipeline.unsent()) {
                 Poll::Ready(Ok(len)) => {
@@ -610,20 +611,30 @@ impl Connection {
                     self.pipeline.mark_sent(len);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Pending => return Ok(false),
             }
         }
-        Ok(())
+        if !S::BUFFERS {
+            return Ok(true);
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Ready(flushed) => flushed.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
     }
 
     async fn close(mut self) {
-        if self.pipeline.is_broken() || self.stream.shutdown().await.is_err() {
+        if self.pipeline.is_broken() {
+            return;
+        }
+        let goodbye = timeout(GOODBYE_TIMEOUT, self.stream.shutdown());
+        if !matches!(goodbye.await, Ok(Ok(()))) {
             return;
         }
         let mut lingering = 0;
         let mut discarded = [0; 4096];
         while lingering < LINGER_BYTES_MAX {
-            match self.stream.try_read(&mut discarded) {
+            match self.stream.socket().try_read(&mut discarded) {
                 Ok(len @ 1..) => lingering += len,
                 Ok(0) | Err(_) => break,
             }
@@ -631,7 +642,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl<S: ClientStream> Drop for Connection<S> {
     fn drop(&mut self) {
         let Pipeline {
             node, session, stats, ..

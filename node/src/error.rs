@@ -99,12 +99,14 @@ pub enum CommandError {
     #[error("CROSSSLOT Keys in request don't hash to the same slot")]
     CrossSlot,
     /// Another member serves the slot.
-    #[error("MOVED {slot} {}:{}", address.client_host(), address.client_port)]
+    #[error("MOVED {slot} {}:{}", address.client_host(), address.port_for(*secure))]
     Moved {
         /// The slot.
         slot: Slot,
         /// Who serves it.
         address: Address,
+        /// Whether the client is connected with TLS, and so wants to be sent to a port with TLS.
+        secure: bool,
     },
     /// The slot is being handed over.
     #[error("TRYAGAIN Slot {0} is being handed over, its writes continue in a moment")]

@@ -62,11 +62,16 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
                 Ending::Failed
             },
         )),
-        Err(Failed { entry, error, ending }) => {
+        Err(Failed {
+            entry,
+            mut error,
+            ending,
+        }) => {
             if let (Ending::Rejected, Some(transaction)) = (ending, &mut context.session.transaction) {
                 transaction.abort();
             }
-            if matches!(error, CommandError::Moved { .. }) {
+            if let CommandError::Moved { secure, .. } = &mut error {
+                *secure = context.session.client.secure.load(Ordering::Relaxed);
                 context.stats.moved_replies.add(1);
             }
             // A command may fail half-way through its reply.
@@ -460,7 +465,11 @@ fn run_keyed(
 /// What to tell a client that asks for a slot that is not served here.
 pub fn elsewhere(node: &Node, slot: Slot) -> CommandError {
     match node.routing.moved_to(slot) {
-        Some(address) => CommandError::Moved { slot, address },
+        Some(address) => CommandError::Moved {
+            slot,
+            address,
+            secure: false,
+        },
         None if node.routing.view().epoch == Epoch::NONE => CommandError::ClusterDown,
         None => CommandError::SlotNotServed,
     }

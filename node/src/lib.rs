@@ -38,5 +38,6 @@ pub mod session;
 pub mod stats;
 pub mod store;
 pub mod timing;
+pub mod tls;
 pub mod tracking;
 pub mod transaction;

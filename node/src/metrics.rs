@@ -4,6 +4,8 @@
 //! known beforehand: commands of the table (those that were called), members of the ring, two directions. Never
 //! a key, a client or an address.
 
+mod tls;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,13 +21,16 @@ use crate::cluster::ClusterState;
 use crate::command::table;
 use crate::heap;
 use crate::node::Node;
-use crate::peer::{PeerContext, PeersUp};
+use crate::peer::{OwnCredentials, PeerContext, PeersUp};
+use crate::tls::ClientTls;
 
 /// Where the numbers come from.
 #[derive(Clone)]
 pub struct Sources {
     /// The data path.
     pub node: Arc<Node>,
+    /// What clients with TLS are shown.
+    pub tls: Option<Arc<ClientTls>>,
     /// What only members of a ring have.
     pub member: Option<MemberSources>,
 }
@@ -39,6 +44,8 @@ pub struct MemberSources {
     pub peer: Arc<PeerContext>,
     /// Who answered the last exchange.
     pub peers_up: Arc<PeersUp>,
+    /// What it proves itself with.
+    pub credentials: Option<Arc<OwnCredentials>>,
 }
 
 impl fmt::Debug for Sources {
@@ -77,6 +84,7 @@ impl Collector for Sources {
         };
         self.encode_store(&mut page)?;
         self.encode_traffic(&mut page)?;
+        self.encode_tls(&mut page)?;
         self.encode_commands(&mut page)?;
         self.encode_pubsub(&mut page)?;
         if let Some(member) = &self.member {

@@ -1,7 +1,8 @@
 //! The peer protocol's two ends: what the operator and other nodes ask of this node, and what it asks of them.
 //!
 //! Every message that arrives is first checked for its cluster, before anything else is looked at: pod IPs are
-//! re-used, so that a connection proves nothing. Every call that leaves has a deadline. No message is larger
+//! re-used, so that a connection proves nothing. Where the node has a certificate for peers, both ends of a connection prove
+//! who they are, and no message may name another sender. Every call that leaves has a deadline. No message is larger
 //! than [`MESSAGE_BYTES_MAX`], whatever the size of a slot or a value.
 
 mod backoff;
@@ -9,12 +10,14 @@ mod chunk;
 mod copies;
 mod elements;
 mod gossip;
+mod incoming;
 mod links;
 mod pace;
 mod puller;
 mod relay;
 mod replicate;
 mod report;
+mod secure;
 mod server;
 mod take_over;
 
@@ -28,11 +31,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use gossip::{PeersUp, gossip};
+pub(crate) use incoming::accept;
 pub use links::Links;
 pub use puller::pull_handoffs;
 pub use relay::relay_messages;
 pub use replicate::replicate;
-pub(crate) use server::accept;
+pub use secure::{OwnCredentials, PeerTlsFiles};
 pub use server::{expire_freezes, serve};
 
 use crate::clock::MonotonicClock;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use annulus_proto::identity::PeerIdentity;
 use annulus_ring::{Address, Epoch, Incarnation, MemberState};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,10 +28,11 @@ use crate::governor;
 use crate::http::{self, Readiness, Subject};
 use crate::metrics::{MemberSources, Metrics, Sources};
 use crate::node::{Node, NodeOptions};
-use crate::peer::{self, Links, PeerContext, PeersUp};
+use crate::peer::{self, Links, OwnCredentials, PeerContext, PeersUp};
 use crate::routing::{Routing, Standalone};
-use crate::server::{Server, ServerOptions};
+use crate::server::{BindError, Server, ServerOptions};
 use crate::store::{EvictionPolicy, Store, StoreOptions};
+use crate::tls::{ClientTls, ReadError};
 
 /// How long peers and HTTP may take to end once the clients are gone.
 const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +56,14 @@ pub enum RunError {
     /// Signals, threads.
     #[error("the operating system refuses what every process gets: {0}")]
     System(#[from] io::Error),
+    /// Certificates, keys.
+    #[error("{flag}: {source}")]
+    Tls {
+        /// The flag that they belong to.
+        flag: &'static str,
+        /// Why.
+        source: ReadError,
+    },
     /// `--addresses-file`.
     #[error("can't write {path}, given by --addresses-file: {source}")]
     AddressesFile {
@@ -112,17 +122,21 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     let member = match member {
         None => None,
         Some((member, state)) => {
+            // Before anybody can connect: who has no certificate yet can't be told from a stranger.
+            let credentials = own_credentials(&member, &stop).await?;
             let listener = listen("--peer-bind", member.peer_bind).await?;
             addresses.peer = Some(listener.local_addr()?);
+            let peers = (listener, credentials);
             Some(start_peer(
-                config, &member, state, &node, listener, &stop, &mut tasks,
+                config, &member, state, &node, peers, &stop, &mut tasks,
             ))
         }
     };
+    let tls = client_tls(config, &stop)?;
     if let Some(address) = config.http_bind {
         let listener = listen("--http-bind", address).await?;
         addresses.http = Some(listener.local_addr()?);
-        let subject = subject(&node, member, &is_stopping);
+        let subject = subject(&node, member, tls.clone(), &is_stopping);
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
     // A pipe can be read only once.
@@ -134,13 +148,9 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             }
         });
     }
-    let options = ServerOptions {
-        addr: config.bind,
-        threads: config.threads,
-    };
     let told = Arc::clone(&node);
-    let server = Server::bind(options, node).map_err(|source| listen_error("--bind", config.bind, source))?;
-    addresses.client = Some(server.local_addr());
+    let server = serve_clients(config, tls, node)?;
+    (addresses.client, addresses.client_tls) = (server.local_addr(), server.tls_addr());
     if let Some(path) = &config.addresses_file {
         addresses.write(path).map_err(|source| RunError::AddressesFile {
             path: path.clone(),
@@ -186,6 +196,48 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             Ok(Ended::AtOnce)
         }
     }
+}
+
+/// What the member proves itself with to its peers.
+async fn own_credentials(
+    member: &MemberConfig,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<OwnCredentials>>, RunError> {
+    let Some(files) = member.tls.clone() else {
+        return Ok(None);
+    };
+    let identity = PeerIdentity::Node(member.cluster_uid.clone(), member.node_id.clone());
+    let started = OwnCredentials::start(files, identity, stop.clone()).await;
+    started
+        .map(Some)
+        .map_err(|source| tls_error("--peer-tls-cert", source))
+}
+
+/// What clients with TLS are shown.
+fn client_tls(config: &Config, stop: &CancellationToken) -> Result<Option<Arc<ClientTls>>, RunError> {
+    let Some((_, files)) = config.tls.clone() else {
+        return Ok(None);
+    };
+    let started = ClientTls::start(files, stop.clone());
+    started
+        .map(Some)
+        .map_err(|source| tls_error("--tls-cert", source))
+}
+
+fn serve_clients(config: &Config, tls: Option<Arc<ClientTls>>, node: Arc<Node>) -> Result<Server, RunError> {
+    let tls_bind = config.tls.as_ref().map(|(address, _)| *address);
+    let options = ServerOptions {
+        addr: config.bind,
+        tls: tls_bind.zip(tls),
+        threads: config.threads,
+    };
+    Server::bind(options, node).map_err(|error| match error {
+        BindError::Listen(address, source) if Some(address) == config.bind => {
+            listen_error("--bind", address, source)
+        }
+        BindError::Listen(address, source) => listen_error("--tls-bind", address, source),
+        BindError::System(source) => RunError::System(source),
+    })
 }
 
 /// How long a node that was told to end waits for a change of what others need it for, before it thinks that nobody is there
@@ -298,7 +350,8 @@ fn place_in_ring(
             let address = config.announce_host.clone().map(|host| Address {
                 host,
                 client_host: None,
-                client_port: config.bind.port(),
+                client_port: config.bind.map_or(0, |address| address.port()),
+                client_tls_port: config.tls.as_ref().map(|(address, _)| address.port()),
                 peer_port: 0,
             });
             let routing =
@@ -328,13 +381,17 @@ fn start_peer(
     member: &MemberConfig,
     state: Arc<ClusterState>,
     node: &Arc<Node>,
-    listener: TcpListener,
+    (listener, credentials): (TcpListener, Option<Arc<OwnCredentials>>),
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> MemberSources {
     let context = Arc::new(PeerContext::new(Arc::clone(&state), Arc::clone(node)));
-    let (links, peers_up) = (Arc::new(Links::default()), Arc::new(PeersUp::default()));
-    let server = peer::serve(listener, Arc::clone(&context), stop.clone());
+    let live = credentials.as_ref().map(|own| Arc::clone(&own.live));
+    let (links, peers_up) = (
+        Arc::new(Links::secured(live.clone())),
+        Arc::new(PeersUp::default()),
+    );
+    let server = peer::serve(listener, live, Arc::clone(&context), stop.clone());
     tasks.spawn(async move {
         if let Err(error) = server.await {
             warn!(%error, "the peer protocol ended");
@@ -362,6 +419,7 @@ fn start_peer(
         state,
         peer: context,
         peers_up,
+        credentials,
     }
 }
 
@@ -390,9 +448,15 @@ async fn compare_with_ring(state: Arc<ClusterState>, config: Config) {
     }
 }
 
-fn subject(node: &Arc<Node>, member: Option<MemberSources>, is_stopping: &Arc<AtomicBool>) -> Subject {
+fn subject(
+    node: &Arc<Node>,
+    member: Option<MemberSources>,
+    tls: Option<Arc<ClientTls>>,
+    is_stopping: &Arc<AtomicBool>,
+) -> Subject {
     let metrics = Metrics::new(Sources {
         node: Arc::clone(node),
+        tls,
         member: member.clone(),
     });
     let is_stopping = Arc::clone(is_stopping);
@@ -441,20 +505,26 @@ fn listen_error(flag: &'static str, address: SocketAddr, source: io::Error) -> R
     }
 }
 
+fn tls_error(flag: &'static str, source: ReadError) -> RunError {
+    RunError::Tls { flag, source }
+}
+
 /// Where the node is reached, with the ports that port 0 became.
 #[derive(Debug, Default)]
 struct Addresses {
     client: Option<SocketAddr>,
+    client_tls: Option<SocketAddr>,
     http: Option<SocketAddr>,
     peer: Option<SocketAddr>,
 }
 
 impl Addresses {
-    /// `{"client":"127.0.0.1:6379","http":…,"peer":…}`, in one step: who sees the file sees all of it.
+    /// `{"client":"127.0.0.1:6379","clientTls":…,"http":…,"peer":…}`, in one step: who sees the file sees all of it.
     fn write(&self, path: &Path) -> io::Result<()> {
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
         let json = serde_json::json!({
             "client": text(self.client),
+            "clientTls": text(self.client_tls),
             "http": text(self.http),
             "peer": text(self.peer),
         });
@@ -480,6 +550,7 @@ fn log_boot(config: &Config, incarnation: Incarnation, addresses: &Addresses) {
         budget_from = config.budget_source.as_str(),
         threads = config.threads,
         client = text(addresses.client),
+        client_tls = text(addresses.client_tls),
         peer = text(addresses.peer),
         http = text(addresses.http),
         password = config.password.is_some(),

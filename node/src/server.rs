@@ -2,14 +2,18 @@
 //!
 //! Each thread has a runtime, a listener and counters of its own; a connection lives and dies on the thread
 //! that accepted it. Several threads listen on one port by `SO_REUSEPORT`, and the kernel spreads the
-//! connections. The threads' timers also give back the memory of expired entries.
+//! connections. A client with TLS has a port of its own, and its handshake is done on the thread that accepted it. The
+//! threads' timers also give back the memory of expired entries.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,12 +24,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clients::Stop;
+use crate::clients::{Client, Stop};
 use crate::clock;
 use crate::connection::Connection;
 use crate::node::Node;
 use crate::stats::ThreadStats;
 use crate::timing::Event;
+use crate::tls::ClientTls;
 
 const BACKLOG: i32 = 1024;
 
@@ -40,17 +45,30 @@ const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where and with what to serve.
-#[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
-    /// Address for clients; port 0 for any free one.
-    pub addr: SocketAddr,
+    /// Address for clients without TLS; port 0 for any free one.
+    pub addr: Option<SocketAddr>,
+    /// Address for clients with TLS, and what they are shown.
+    pub tls: Option<(SocketAddr, Arc<ClientTls>)>,
     /// Threads.
     pub threads: NonZeroUsize,
 }
 
+/// Why a server can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Not at that address.
+    #[error("can't listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The system gives no thread, or what a thread needs.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
 /// The running threads.
 pub struct Server {
-    local_addr: SocketAddr,
+    local_addr: Option<SocketAddr>,
+    tls_addr: Option<SocketAddr>,
     node: Arc<Node>,
     stop: CancellationToken,
     threads: Vec<JoinHandle<()>>,
@@ -58,17 +76,21 @@ pub struct Server {
 
 impl Server {
     /// Listens, and serves from now on.
-    pub fn bind(options: ServerOptions, node: Arc<Node>) -> io::Result<Self> {
-        let listeners = listen(options)?;
-        let local_addr = listeners[0].local_addr()?;
+    pub fn bind(options: ServerOptions, node: Arc<Node>) -> Result<Self, BindError> {
+        let ServerOptions { addr, tls, threads } = options;
+        let mut plain = Listeners::open(addr, threads)?;
+        let mut secure = Listeners::open(tls.as_ref().map(|(addr, _)| *addr), threads)?;
+        let tls = tls.map(|(_, tls)| tls);
         let stop = CancellationToken::new();
         let mut server = Self {
-            local_addr,
+            local_addr: plain.addr,
+            tls_addr: secure.addr,
             node,
             stop,
-            threads: Vec::with_capacity(listeners.len()),
+            threads: Vec::with_capacity(threads.get()),
         };
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for index in 0..threads.get() {
+            let listeners = (plain.of_threads.pop(), secure.of_threads.pop());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -76,19 +98,25 @@ impl Server {
                 index,
                 stats: server.node.stats.register_thread(),
                 node: Arc::clone(&server.node),
+                tls: tls.clone(),
                 stop: server.stop.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("client-{index}"));
             server
                 .threads
-                .push(thread.spawn(move || runtime.block_on(worker.run(listener)))?);
+                .push(thread.spawn(move || runtime.block_on(worker.run(listeners)))?);
         }
         Ok(server)
     }
 
-    /// The address that clients connect to.
-    pub fn local_addr(&self) -> SocketAddr {
+    /// The address that clients connect to without TLS.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addr
+    }
+
+    /// The address that clients connect to with TLS.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
     }
 
     /// Accepts no more, lets every connection answer the commands that it has received, and ends; what isn't
@@ -117,10 +145,30 @@ impl Server {
     }
 }
 
-/// A listener for each thread.
-fn listen(options: ServerOptions) -> io::Result<Vec<std::net::TcpListener>> {
-    let threads = options.threads.get();
-    let first = open(options.addr, false)?;
+/// A listener for each thread, or none.
+#[derive(Default)]
+struct Listeners {
+    addr: Option<SocketAddr>,
+    of_threads: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    fn open(addr: Option<SocketAddr>, threads: NonZeroUsize) -> Result<Self, BindError> {
+        let Some(addr) = addr else {
+            return Ok(Self::default());
+        };
+        let opened = listen(addr, threads.get()).and_then(|of_threads| {
+            Ok(Self {
+                addr: Some(of_threads[0].local_addr()?),
+                of_threads,
+            })
+        });
+        opened.map_err(|error| BindError::Listen(addr, error))
+    }
+}
+
+fn listen(addr: SocketAddr, threads: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = open(addr, false)?;
     if threads == 1 {
         return Ok(vec![first]);
     }
@@ -146,14 +194,17 @@ struct Worker {
     index: usize,
     node: Arc<Node>,
     stats: Arc<ThreadStats>,
+    tls: Option<Arc<ClientTls>>,
     stop: CancellationToken,
 }
 
 impl Worker {
-    async fn run(self, listener: std::net::TcpListener) {
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => {
+    async fn run(self, (plain, secure): (Option<std::net::TcpListener>, Option<std::net::TcpListener>)) {
+        let usable =
+            |listener: Option<std::net::TcpListener>| listener.map(TcpListener::from_std).transpose();
+        let (plain, secure) = match (usable(plain), usable(secure)) {
+            (Ok(plain), Ok(secure)) => (plain, secure),
+            (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(%error, "a server thread can't use its listener");
                 return;
             }
@@ -166,14 +217,8 @@ impl Worker {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, remote)) => self.serve(stream, remote, &connections),
-                    // Most often the process is out of file descriptors; those in use are freed by and by.
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                accepted = accept(plain.as_ref()) => self.serve(accepted, None, &connections).await,
+                accepted = accept(secure.as_ref()) => self.serve(accepted, self.tls.as_ref(), &connections).await,
                 _ = sweep.tick() => {
                     let now_ms = clock::now_ms();
                     let begun = clock::monotonic();
@@ -187,12 +232,26 @@ impl Worker {
                 _ = client_check.tick(), if self.index == 0 => self.check_clients(),
             }
         }
-        drop(listener);
+        drop((plain, secure));
         connections.close();
         connections.wait().await;
     }
 
-    fn serve(&self, stream: TcpStream, remote: SocketAddr, connections: &TaskTracker) {
+    async fn serve(
+        &self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        tls: Option<&Arc<ClientTls>>,
+        connections: &TaskTracker,
+    ) {
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            // Most often the process is out of file descriptors; those in use are freed by and by.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                return;
+            }
+        };
         let now_ms = clock::now_ms();
         let prepared = prepare(&stream, self.node.settings.keepalive_s()).and_then(|()| stream.local_addr());
         let Ok(local) = prepared else {
@@ -202,14 +261,21 @@ impl Worker {
         let clients_max = self.node.settings.clients_max();
         let Some(client) = self.node.clients.admit(remote, local, now_ms, clients_max) else {
             self.stats.connections_rejected.add(1);
-            connections.spawn(refuse(stream));
+            if tls.is_none() {
+                connections.spawn(refuse(stream));
+            }
             return;
         };
         let socket = &client.usage.socket;
         socket.store(stream.as_raw_fd(), Ordering::Relaxed);
         self.stats.connections_accepted.add(1);
-        let connection = Connection::new(stream, Arc::clone(&self.node), Arc::clone(&self.stats), client);
-        connections.spawn(connection.run());
+        let (node, stats) = (Arc::clone(&self.node), Arc::clone(&self.stats));
+        if let Some(tls) = tls {
+            client.secure.store(true, Ordering::Relaxed);
+            connections.spawn(serve_secure(Arc::clone(tls), stream, node, stats, client));
+        } else {
+            connections.spawn(Connection::new(stream, node, stats, client).run());
+        }
     }
 
     fn check_clients(&self) {
@@ -221,6 +287,37 @@ impl Worker {
                 .clients
                 .stop_idle(now_ms, idle_timeout_s.saturating_mul(1000));
         }
+    }
+}
+
+/// The next connection; never, where there is no listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does the handshake, unless the client is to end, and serves the connection. The client was admitted already: it counts
+/// while its handshake lasts.
+async fn serve_secure(
+    tls: Arc<ClientTls>,
+    stream: TcpStream,
+    node: Arc<Node>,
+    stats: Arc<ThreadStats>,
+    client: Arc<Client>,
+) {
+    let mut handshake = pin!(tls.accept(stream));
+    let stream = poll_fn(|context| match client.poll_stop(context.waker()) {
+        Stop::No => handshake.as_mut().poll(context),
+        Stop::Drain | Stop::Kill => Poll::Ready(None),
+    });
+    if let Some(stream) = stream.await {
+        Connection::new(stream, node, stats, client).run().await;
+    } else {
+        stats.tls_handshakes_failed.add(1);
+        stats.connections_closed.add(1);
+        node.clients.dismiss(client.id);
     }
 }
 

@@ -108,6 +108,8 @@ counters! {
     connections_rejected,
     /// Connections closed; accepted less closed are open.
     connections_closed,
+    /// Connections closed because their TLS handshake failed, or took too long.
+    tls_handshakes_failed,
     /// Connections closed because their buffers had no room in the memory budget.
     clients_evicted,
     /// Connections closed because what they sent is not the protocol.

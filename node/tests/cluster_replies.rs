@@ -26,6 +26,7 @@ fn member(cluster: &ClusterUid, name: &str, ranges: Vec<SlotRange>) -> MemberVie
             host: format!("{name}.pods.example"),
             client_host: Some(format!("{name}.example")),
             client_port: 6379,
+            client_tls_port: None,
             peer_port: 16_379,
         }),
         zone: None,

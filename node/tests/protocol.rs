@@ -6,6 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use annulus_node::resp::Limits;
+use annulus_node::server::BindError;
 use support::{Client, Options, TestServer, encode};
 
 #[test]
@@ -332,14 +333,15 @@ fn a_port_is_not_shared_with_another_node() {
         ..Options::default()
     });
     let options = annulus_node::server::ServerOptions {
-        addr: server.addr,
+        addr: Some(server.addr),
+        tls: None,
         threads: std::num::NonZeroUsize::new(2).unwrap(),
     };
     let other = annulus_node::server::Server::bind(options, support::node(&Options::default()));
-    assert_eq!(
-        other.err().map(|error| error.kind()),
-        Some(std::io::ErrorKind::AddrInUse)
-    );
+    let Err(BindError::Listen(_, error)) = other else {
+        panic!("two nodes share a port");
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::build::{Built, CLUSTER_LABEL, NODE_LABEL, secret};
 use crate::caches::FOREIGN_WRITER_ANNOTATION;
 use crate::context::Context;
 use crate::drift::{self, Drift, FIELD_MANAGER, HASH_ANNOTATION};
+use crate::pki::PkiError;
 use crate::plan::RetiredSet;
 use crate::validate::{ValidAuth, ValidCluster};
 
@@ -81,6 +82,9 @@ pub enum ApplyError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// No certificate could be made.
+    #[error(transparent)]
+    Certificates(#[from] PkiError),
     /// The operating system gives no randomness for a password.
     #[error("can't make a password: {0}")]
     Password(getrandom::Error),
@@ -159,7 +163,7 @@ pub async fn apply(
     let sets = stateful_sets.into_iter().map(|set| async {
         let name = set.name_any();
         let seen = ensure.object(set).await?;
-        Ok((name, seen))
+        Ok::<_, ApplyError>((name, seen))
     });
     let node_services = node_services.into_iter().map(|service| ensure.object(service));
     let (sets, _) = futures::try_join!(try_join_all(sets), try_join_all(node_services))?;
@@ -258,13 +262,17 @@ async fn delete<K: Owned>(
 
 /// Whose an object is.
 #[derive(Debug, PartialEq, Eq)]
-enum Owner {
+pub enum Owner {
+    /// This cluster's.
     Cluster,
+    /// A deleted cluster's of the same name.
     Predecessor,
+    /// Somebody else's.
     Other,
 }
 
-fn owner<K: Resource>(object: &K, cluster: &ValidCluster) -> Owner {
+/// Whose the object is, by its owner reference.
+pub fn owner<K: Resource>(object: &K, cluster: &ValidCluster) -> Owner {
     let owners = object.meta().owner_references.as_deref().unwrap_or_default();
     match owners.iter().find(|owner| owner.controller == Some(true)) {
         Some(owner) if owner.uid == cluster.uid.as_str() => Owner::Cluster,
@@ -390,7 +398,8 @@ fn unreadable(kind: &'static str, name: &str, error: serde_json::Error) -> Apply
     }
 }
 
-fn failed(kind: &'static str, name: &str, error: kube::Error) -> ApplyError {
+/// The error of a request about an object.
+pub fn failed(kind: &'static str, name: &str, error: kube::Error) -> ApplyError {
     let name = name.to_owned();
     match error {
         kube::Error::Api(status) if status.code == 409 => ApplyError::Conflict { kind, name },

@@ -14,6 +14,7 @@ use kube::Resource;
 use crate::plan::PoolPlan;
 use crate::validate::ValidCluster;
 
+pub mod certificates;
 pub mod config_map;
 mod network_policy;
 mod pod;

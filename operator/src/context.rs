@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::Hub;
+use crate::pki;
 use crate::service_paths::ServicePaths;
 use crate::validate::Installation;
 
@@ -54,6 +55,10 @@ pub struct Remembered {
     pub secret_seen: Option<(String, Instant)>,
     /// Since when everybody is there, and nothing moves.
     pub at_rest_since: Option<Instant>,
+    /// When the Secret with the user's certificate was last seen to be whole.
+    pub tls_secret_seen: Option<(String, Instant)>,
+    /// Its certificates.
+    pub pki: pki::ensure::Remembered,
 }
 
 /// What is remembered, by cluster.
@@ -76,6 +81,8 @@ impl Memory {
             status: None,
             secret_seen: None,
             at_rest_since: None,
+            tls_secret_seen: None,
+            pki: pki::ensure::Remembered::default(),
         })
     }
 

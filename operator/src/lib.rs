@@ -22,6 +22,7 @@ pub mod leader;
 pub mod metrics;
 pub mod node_client;
 pub mod observe;
+pub mod pki;
 pub mod plan;
 mod process;
 pub mod reconcile;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use annulus_proto::credentials::LiveCredentials;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{Sender, v1};
 use annulus_ring::{ClusterUid, DocumentError, Epoch, Incarnation, NodeId, RingDocument, SlotSet};
@@ -180,8 +181,15 @@ impl Hub {
         }
     }
 
-    /// Makes the cluster's connections exactly these: new ones are opened, others closed.
-    pub fn sync(&self, key: &ClusterKey, uid: &ClusterUid, addresses: &BTreeMap<NodeId, SocketAddr>) {
+    /// Makes the cluster's connections exactly these: new ones are opened, others closed. With credentials, each proves who
+    /// is at its ends.
+    pub fn sync(
+        &self,
+        key: &ClusterKey,
+        uid: &ClusterUid,
+        addresses: &BTreeMap<NodeId, SocketAddr>,
+        credentials: Option<&Arc<LiveCredentials>>,
+    ) {
         let mut clusters = self.shared.clusters.lock();
         let cluster = clusters
             .entry(key.clone())
@@ -201,6 +209,7 @@ impl Hub {
                     uid: uid.clone(),
                     id: id.clone(),
                     connection,
+                    credentials: credentials.cloned(),
                 };
                 let task = tokio::spawn(watcher.run(*address)).abort_handle();
                 let node = Node {
@@ -293,6 +302,7 @@ impl Hub {
             uid: uid.clone(),
             id: node.clone(),
             connection,
+            credentials: None,
         };
         if let Err(refusal) = watcher.accept(answer) {
             self.shared.metrics.report_refused(refusal.label());

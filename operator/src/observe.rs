@@ -12,11 +12,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
+use crate::apply::ApplyError;
 use crate::build::service::node_name;
 use crate::build::{CLUSTER_LABEL, ring_config_map_name};
 use crate::context::Context;
 use crate::key::ClusterKey;
-use crate::validate::ValidCluster;
+use crate::pki;
+use crate::validate::{TlsSecret, ValidCluster};
 use crate::view::{PodView, SetView, View};
 
 mod pod;
@@ -35,6 +37,9 @@ pub enum ObserveError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The operator can't prove who it is.
+    #[error(transparent)]
+    Credentials(#[from] ApplyError),
     /// The Secret with the password can't be read.
     #[error("can't read Secret {name}: {source}")]
     Secret {
@@ -43,6 +48,46 @@ pub enum ObserveError {
         /// Why.
         source: Box<kube::Error>,
     },
+}
+
+/// The Secret with the certificate for clients that the user makes, where it lacks something.
+pub async fn lacking_tls_secret(
+    ctx: &Context,
+    cluster: &ValidCluster,
+) -> Result<Option<String>, ObserveError> {
+    let Some(tls) = &cluster.tls.clients else {
+        return Ok(None);
+    };
+    let TlsSecret::Given(name) = &tls.secret else {
+        return Ok(None);
+    };
+    let seen = ctx.memory.get(&cluster.key, &cluster.uid).tls_secret_seen;
+    if seen.is_some_and(|(seen, at)| seen == *name && at.elapsed() < SECRET_FRESH) {
+        return Ok(None);
+    }
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &cluster.key.namespace);
+    let found = api.get_opt(name).await.map_err(|source| ObserveError::Secret {
+        name: name.clone(),
+        source: Box::new(source),
+    })?;
+    let data = found.and_then(|secret| secret.data).unwrap_or_default();
+    let mut needed = vec![pki::CERTIFICATE, pki::KEY];
+    if tls.auth.asks() {
+        needed.push(pki::AUTHORITIES);
+    }
+    needed.retain(|key| !data.contains_key(*key));
+    if needed.is_empty() {
+        ctx.memory.update(&cluster.key, &cluster.uid, |remembered| {
+            remembered.tls_secret_seen = Some((name.clone(), tokio::time::Instant::now()));
+        });
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "Secret {name}, which tls.secretRef names, lacks {}: create it in namespace {}, or leave tls.secretRef out to have \
+         certificates made",
+        needed.join(", "),
+        cluster.key.namespace
+    )))
 }
 
 /// Whether the Secret with the password is there.
@@ -71,11 +116,15 @@ pub async fn view(
             Some((id, view))
         })
         .collect();
-    try_services(ctx, key, &mut pods);
+    try_services(ctx, cluster, &mut pods);
     let reachable =
         |(id, pod): (&NodeId, &PodView)| Some((id.clone(), SocketAddr::new(pod.ip?, defaults::PEER_PORT)));
-    ctx.hub
-        .sync(key, &cluster.uid, &pods.iter().filter_map(reachable).collect());
+    let credentials = pki::ensure::credentials(ctx, cluster).await?;
+    // Without an identity nobody would answer; it is there before the first pod is.
+    let has_identity = credentials.is_some() || !cluster.tls.peers;
+    let addresses = pods.iter().filter(|_| has_identity).filter_map(reachable);
+    let addresses = addresses.collect();
+    ctx.hub.sync(key, &cluster.uid, &addresses, credentials.as_ref());
 
     // Nodes are asked after the document was read: what they say is then never older than it.
     let (document, stored) = find_document(ctx, cluster).await?;
@@ -100,12 +149,17 @@ pub async fn view(
 }
 
 /// Tries whether clients get through to the pods that have a Service of their own.
-fn try_services(ctx: &Context, key: &ClusterKey, pods: &mut BTreeMap<NodeId, PodView>) {
-    let service = |pod: &PodView| Some(SocketAddr::new(pod.service_ip?, defaults::CLIENT_PORT));
+fn try_services(ctx: &Context, cluster: &ValidCluster, pods: &mut BTreeMap<NodeId, PodView>) {
+    let port = cluster
+        .tls
+        .client_ports()
+        .first()
+        .map_or(defaults::CLIENT_PORT, |(_, port)| *port);
+    let service = |pod: &PodView| Some(SocketAddr::new(pod.service_ip?, port));
     // A pod without an address has nothing behind its Service yet.
     let with_address = pods.values().filter(|pod| pod.ip.is_some());
     let tried = with_address.filter_map(|pod| Some((pod.uid.as_str(), service(pod)?)));
-    let open = ctx.service_paths.open(key, &tried.collect());
+    let open = ctx.service_paths.open(&cluster.key, &tried.collect());
     for pod in pods.values_mut() {
         pod.service_open = open.contains(&pod.uid);
     }

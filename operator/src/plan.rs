@@ -159,6 +159,17 @@ pub fn node_ids(pool: &ValidPool) -> impl Iterator<Item = NodeId> + '_ {
     pool.first_nodes(pool.nodes)
 }
 
+/// Every node that is there or is to be.
+pub fn existing_nodes(plan: &Plan, view: &View) -> BTreeSet<NodeId> {
+    let planned = plan.pools.iter().flat_map(|planned| {
+        let names = (0..planned.replicas).map(|ordinal| planned.pool.pod_name(ordinal));
+        names.filter_map(|name| name.parse().ok())
+    });
+    let on_ring = view.document.iter().flat_map(|document| &document.members);
+    let on_ring = on_ring.map(|member| member.id.clone());
+    planned.chain(view.pods.keys().cloned()).chain(on_ring).collect()
+}
+
 fn ring_step(desired: &Desired, view: &View) -> RingStep {
     let observed = view.observed();
     let newest_seen = observed

@@ -23,6 +23,7 @@ use crate::events::EventReason;
 use crate::execute::{self, ExecuteError};
 use crate::key::ClusterKey;
 use crate::observe::{self, ObserveError, SecretState};
+use crate::pki;
 use crate::plan::{self, FIRST_RING_GRACE, Plan, RingStep};
 use crate::status::{Obstacle, Outcome, status};
 use crate::validate::{InvalidSpec, ValidAuth, ValidCluster, validate};
@@ -74,6 +75,7 @@ impl ReconcileError {
         match self {
             Self::Observe(ObserveError::RingConfigMap { .. }) => ("observe", "ring_config_map"),
             Self::Observe(ObserveError::Secret { .. }) => ("observe", "secret"),
+            Self::Observe(ObserveError::Credentials(_)) => ("observe", "credentials"),
             Self::Apply(ApplyError::NameTaken { .. }) => ("apply", "name_taken"),
             Self::Apply(ApplyError::Predecessor { .. }) => ("apply", "predecessor"),
             Self::Apply(ApplyError::Conflict { .. }) => ("apply", "conflict"),
@@ -81,6 +83,7 @@ impl ReconcileError {
             Self::Apply(ApplyError::Refused { .. }) => ("apply", "refused"),
             Self::Apply(ApplyError::Transient { .. }) => ("apply", "transient"),
             Self::Apply(ApplyError::Password(_)) => ("apply", "password"),
+            Self::Apply(ApplyError::Certificates(_)) => ("apply", "certificates"),
             Self::Execute(ExecuteError::RingChanged) => ("execute", "ring_changed"),
             Self::Execute(ExecuteError::StoreRing { .. }) => ("execute", "store_ring"),
             Self::Execute(ExecuteError::DeletePod { .. }) => ("execute", "delete_pod"),
@@ -122,13 +125,22 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
     }
     let secret = observe::secret(ctx, &cluster).await?;
     let mut obstacle = missing_secret(&cluster, secret);
+    if let Some(lacking) = observe::lacking_tls_secret(ctx, &cluster).await? {
+        obstacle.get_or_insert(Obstacle::TlsSecretMissing(lacking));
+    }
     if cluster.pause {
         obstacle = Some(Obstacle::Paused);
     } else {
         if secret == SecretState::Missing {
             apply::create_secret(ctx, &cluster).await?;
         }
-        let applied = Box::pin(apply::apply(ctx, &cluster, build(&cluster, &plan.pools))).await;
+        let built = build(&cluster, &plan.pools);
+        let applied = async {
+            // Before the pods that mount it.
+            pki::ensure::ensure(ctx, &cluster, plan::existing_nodes(&plan, &view)).await?;
+            apply::apply(ctx, &cluster, built).await
+        };
+        let applied = Box::pin(applied).await;
         match applied {
             Ok(differed) if differed.is_empty() => {}
             // Which pods are to be replaced was decided by a revision of something that wasn't built so.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use annulus_crds::v1alpha1::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus, defaults};
+use annulus_crds::v1alpha1::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};
 use annulus_ring::{MemberState, NodeId, RingDocument, Slot, progress};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -44,6 +44,8 @@ pub enum Obstacle {
     Paused,
     /// The Secret with the password is missing: what to create.
     AuthSecretMissing(String),
+    /// The Secret with the user's certificate is missing, or lacks something: what to create.
+    TlsSecretMissing(String),
     /// The API server refused an object: its words.
     ApplyFailed(String),
 }
@@ -53,6 +55,7 @@ impl Obstacle {
         match self {
             Self::Paused => Reason::Paused,
             Self::AuthSecretMissing(_) => Reason::AuthSecretMissing,
+            Self::TlsSecretMissing(_) => Reason::TlsSecretMissing,
             Self::ApplyFailed(_) => Reason::ApplyFailed,
         }
     }
@@ -62,7 +65,9 @@ impl Obstacle {
             Self::Paused => {
                 "pause is true: the operator changes nothing until it is false or removed".to_owned()
             }
-            Self::AuthSecretMissing(message) | Self::ApplyFailed(message) => message.clone(),
+            Self::AuthSecretMissing(message)
+            | Self::TlsSecretMissing(message)
+            | Self::ApplyFailed(message) => message.clone(),
         }
     }
 }
@@ -150,7 +155,7 @@ fn facts(cluster: &ValidCluster, view: &View, plan: &Plan) -> CacheClusterStatus
             "{}.{}.svc:{}",
             cluster.key.name,
             cluster.key.namespace,
-            defaults::CLIENT_PORT
+            cluster.tls.first_port()
         ),
         ..CacheClusterStatus::default()
     }

@@ -22,6 +22,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::key::ClusterKey;
 
 mod rules;
+mod tls;
+
+pub use tls::{PLAIN_PORT, TLS_PORT, TlsSecret, ValidClientTls, ValidTls};
 
 /// What the operator was installed with, for fields that a spec leaves out.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +86,8 @@ pub struct ValidCluster {
     pub operator_namespace: Option<String>,
     /// Where the password is.
     pub auth: ValidAuth,
+    /// What is encrypted.
+    pub tls: ValidTls,
     /// Nothing is to be touched.
     pub pause: bool,
 }
@@ -282,6 +287,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
             .unwrap_or_default(),
         operator_namespace: installation.namespace.clone(),
         auth: auth(&key.name, spec),
+        tls: tls::checked(spec),
         pause: spec.pause,
         key,
     })

@@ -67,6 +67,26 @@ pub struct PodView {
     pub revision: Option<String>,
     /// Why it does not run, in the words of Kubernetes.
     pub trouble: Option<String>,
+    /// The ports that it was made with for clients: a spec may say otherwise since.
+    pub ports: ClientPorts,
+}
+
+/// Which ports a pod has for clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientPorts {
+    /// One without TLS.
+    pub plain: bool,
+    /// One with TLS.
+    pub tls: bool,
+}
+
+impl Default for ClientPorts {
+    fn default() -> Self {
+        Self {
+            plain: true,
+            tls: false,
+        }
+    }
 }
 
 impl View {
@@ -77,13 +97,15 @@ impl View {
             if !self.is_open(id, pod, report) {
                 return None;
             }
+            let ip = pod.ip?;
             Some(Observed {
                 id: id.clone(),
                 incarnation: report.incarnation,
                 address: Address {
-                    host: pod.ip?.to_string(),
+                    host: ip.to_string(),
                     client_host: pod.service_ip.map(|ip| ip.to_string()),
-                    client_port: defaults::CLIENT_PORT,
+                    client_port: if pod.ports.plain { defaults::CLIENT_PORT } else { 0 },
+                    client_tls_port: pod.ports.tls.then_some(defaults::CLIENT_TLS_PORT),
                     peer_port: defaults::PEER_PORT,
                 },
                 epoch: report.epoch,

@@ -53,8 +53,12 @@ impl Fixture {
             .iter()
             .map(|(id, node)| (id.parse().unwrap(), SocketAddr::new(node.ip, PEER_PORT)))
             .collect();
-        self.hub
-            .sync(&Self::key(), &uid.parse::<ClusterUid>().unwrap(), &addresses);
+        self.hub.sync(
+            &Self::key(),
+            &uid.parse::<ClusterUid>().unwrap(),
+            &addresses,
+            None,
+        );
     }
 
     fn answering(&self) -> Vec<String> {

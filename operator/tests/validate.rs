@@ -196,9 +196,15 @@ fn each_mistake_is_named_with_its_cure() {
         ),
         (
             "c",
-            "nodes: 3, tls: {enabled: true}",
+            "nodes: 3, tls: {clientAuth: Required}",
             "spec.tls.enabled",
-            "not available",
+            "must be true",
+        ),
+        (
+            "c",
+            "nodes: 3, tls: {enabled: true, secretRef: {name: ''}}",
+            "spec.tls.secretRef.name",
+            "must name",
         ),
         (
             "c",

@@ -2,6 +2,11 @@
 //!
 //! Nothing here decides anything; a message that can't be mapped is refused with the reason.
 
+pub mod certificate;
+pub mod credentials;
+pub mod identity;
+pub mod tenants;
+
 use annulus_ring::{ClusterUid, Epoch, IdError, Incarnation, NodeId, Slot, SlotError, SlotRange};
 
 /// Generated from `peer.proto`, package `annulus.peer.v1`.

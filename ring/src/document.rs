@@ -165,8 +165,11 @@ pub struct Address {
     /// The same for clients, where they are to use another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_host: Option<String>,
-    /// For clients.
+    /// For clients without TLS; 0 for a member that takes none.
     pub client_port: u16,
+    /// For clients with TLS, where there is such a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_tls_port: Option<u16>,
     /// For the other members and the operator.
     pub peer_port: u16,
 }
@@ -175,6 +178,14 @@ impl Address {
     /// The host that clients use.
     pub fn client_host(&self) -> &str {
         self.client_host.as_deref().unwrap_or(&self.host)
+    }
+
+    /// The port for a client that is connected with TLS or without; the other one where that is the only one.
+    pub fn port_for(&self, secure: bool) -> u16 {
+        match self.client_tls_port {
+            Some(port) if secure || self.client_port == 0 => port,
+            _ => self.client_port,
+        }
     }
 }
 

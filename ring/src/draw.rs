@@ -240,6 +240,7 @@ mod tests {
                 host: "10.0.0.1".to_owned(),
                 client_host: None,
                 client_port: 6379,
+                client_tls_port: None,
                 peer_port: 16379,
             },
             zone: Some(Zone(format!("zone-{index}"))),

@@ -34,6 +34,7 @@ fn member(number: usize) -> Member {
             host: format!("10.0.0.{number}"),
             client_host: None,
             client_port: 6379,
+            client_tls_port: None,
             peer_port: 16379,
         },
         zone: None,

@@ -31,8 +31,10 @@ pub const CPU_REQUEST: &str = "100m";
 /// The smallest memory limit a node's container starts with.
 pub const MEMORY_LIMIT_MIN: &str = "64Mi";
 
-/// The port that clients connect to.
+/// The port that clients connect to without TLS.
 pub const CLIENT_PORT: u16 = 6379;
+/// The port that clients connect to with TLS.
+pub const CLIENT_TLS_PORT: u16 = 6380;
 /// The port that nodes and the operator connect to.
 pub const PEER_PORT: u16 = 16379;
 /// The port of `/healthz`, `/readyz` and `/metrics`.

@@ -8,6 +8,6 @@ mod status;
 pub use spec::{
     AllowedNamespaces, Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy,
     ImagePullPolicy, Memory, NamespacesFrom, NodeAddresses, Persistence, PodMetadata, Pool, Replication,
-    Scheduling, SecretRef, Service, ServiceType, Tenancy, Tls,
+    Scheduling, SecretRef, Service, ServiceType, Tenancy, Tls, TlsMode,
 };
 pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};

@@ -57,6 +57,7 @@ use super::status::CacheClusterStatus;
 #[x_kube(validation = Rule::new("!has(self.memory) || !has(self.memory.max) || !isQuantity(self.memory.max) || (has(self.resources) && has(self.resources.limits) && 'memory' in self.resources.limits) || quantity(self.memory.max).compareTo(quantity('512Mi')) < 0").message("memory.max must be less than the container's memory limit, which is 512Mi unless resources.limits.memory says otherwise: set resources.limits.memory above memory.max"))]
 #[x_kube(validation = Rule::new("!has(self.resources) || !has(self.resources.limits) || !('memory' in self.resources.limits) || (isQuantity(self.resources.limits['memory']) && quantity(self.resources.limits['memory']).compareTo(quantity('64Mi')) >= 0)").message("resources.limits.memory must be a quantity of at least 64Mi, for example 512Mi or 2Gi"))]
 #[x_kube(validation = Rule::new("!has(self.resources) || !has(self.resources.limits) || !has(self.resources.requests) || !('memory' in self.resources.limits) || !('memory' in self.resources.requests) || !isQuantity(self.resources.limits['memory']) || !isQuantity(self.resources.requests['memory']) || quantity(self.resources.requests['memory']).compareTo(quantity(self.resources.limits['memory'])) <= 0").message("resources.requests.memory must not be greater than resources.limits.memory"))]
+#[x_kube(validation = Rule::new("(has(self.tls) && has(self.tls.peers) && self.tls.peers) == (has(oldSelf.tls) && has(oldSelf.tls.peers) && oldSelf.tls.peers)").message("tls.peers is immutable: nodes with and without it could not talk with each other; make a new CacheCluster"))]
 #[x_kube(validation = Rule::new("has(self.virtualNodes) == has(oldSelf.virtualNodes) && (!has(self.virtualNodes) || self.virtualNodes == oldSelf.virtualNodes)").message("virtualNodes is immutable: every slot would have to move; make a new CacheCluster with the other number"))]
 pub struct CacheClusterSpec {
     /// How many cache nodes to run, 1 to 200, in one pool. `kubectl scale cc NAME --replicas=N` sets it.
@@ -134,7 +135,7 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
 
-    /// Encryption of client connections. Not available in this version: leave it out or set `enabled: false`.
+    /// Encryption of connections: with clients, and among nodes and operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 
@@ -397,20 +398,45 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// Encryption of client connections.
+/// Encryption of connections.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.enabled) && self.enabled) || !(has(self.mode) || has(self.secretRef) || has(self.clientAuth))").message("tls.mode, tls.secretRef and tls.clientAuth are about clients with TLS: write enabled: true, or leave them out"))]
 pub struct Tls {
-    /// Must be false in this version.
-    #[x_kube(validation = Rule::new("!self").message("tls is not available in this version: write enabled: false or leave tls out"))]
-    #[serde(default)]
+    /// Whether clients are served with TLS, at port 6380. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enabled: bool,
-    /// A Secret of this namespace with the keys `tls.crt`, `tls.key` and `ca.crt`.
+
+    /// Whether clients without TLS are served, too. Default: `TLSOnly`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TlsMode>,
+
+    /// A Secret of this namespace with what clients are shown, keys `tls.crt` and `tls.key`, and with whoever signs clients'
+    /// certificates, key `ca.crt`, where `clientAuth` asks for those; as cert-manager makes it. Default: the cluster's own
+    /// authority signs all of it, and clients find `ca.crt` in the Secret `<name>-tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// Whether clients must show a certificate. Default: `None`.
+
+    /// Whether clients with TLS must show a certificate. Without `secretRef` there is one for them in the Secret
+    /// `<name>-client-tls`. Default: `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
+
+    /// Whether nodes and operator prove to each other who they are, by certificates of the cluster's own authority. Can't be
+    /// changed later. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peers: bool,
+}
+
+/// Which ports clients find.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// The one with TLS.
+    #[default]
+    #[serde(rename = "TLSOnly")]
+    TlsOnly,
+    /// One with TLS and one without.
+    Both,
 }
 
 /// Whether clients must show a certificate.
@@ -419,8 +445,17 @@ pub enum ClientAuth {
     /// They need none.
     #[default]
     None,
+    /// One that is shown must be good.
+    Optional,
     /// One that the CA signed.
     Required,
+}
+
+impl ClientAuth {
+    /// Whether certificates of clients are looked at.
+    pub fn asks(self) -> bool {
+        self != Self::None
+    }
 }
 
 /// Keeping data over restarts.

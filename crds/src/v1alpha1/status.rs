@@ -112,6 +112,8 @@ pub enum Reason {
     InvalidSpec,
     /// The Secret that `auth.secretRef` names, or its key, is missing.
     AuthSecretMissing,
+    /// The Secret that `tls.secretRef` names, or one of its keys, is missing.
+    TlsSecretMissing,
     /// `pause` is true.
     Paused,
     /// Some slots have fewer copies than the spec asks for.
@@ -122,7 +124,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AsSpecified,
         Self::WaitingForNodes,
         Self::RingNotCreated,
@@ -131,6 +133,7 @@ impl Reason {
         Self::DistributingRing,
         Self::InvalidSpec,
         Self::AuthSecretMissing,
+        Self::TlsSecretMissing,
         Self::Paused,
         Self::CopiesMissing,
         Self::ApplyFailed,
@@ -147,6 +150,7 @@ impl Reason {
             Self::DistributingRing => "DistributingRing",
             Self::InvalidSpec => "InvalidSpec",
             Self::AuthSecretMissing => "AuthSecretMissing",
+            Self::TlsSecretMissing => "TlsSecretMissing",
             Self::Paused => "Paused",
             Self::CopiesMissing => "CopiesMissing",
             Self::ApplyFailed => "ApplyFailed",

@@ -21,6 +21,7 @@ fn document(epoch: u64, nodes: u16, handoffs: &[(&str, u16, u16)]) -> RingDocume
             host: "127.0.0.1".to_owned(),
             client_host: None,
             client_port: 7000 + number,
+            client_tls_port: None,
             peer_port: 17_000 + number,
         },
         zone: None,

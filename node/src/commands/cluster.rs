@@ -26,11 +26,10 @@ struct Endpoint {
 impl Endpoint {
     fn of(member: &MemberView, context: &Context<'_>) -> Self {
         if let Some(address) = &member.address {
-            let (port, peer_port) = (address.client_port, address.peer_port);
             return Self {
                 host: address.client_host().to_owned(),
-                port,
-                peer_port,
+                port: address.port_for(context.session.client.secure.load(Ordering::Relaxed)),
+                peer_port: address.peer_port,
             };
         }
         // The client has reached this address, so it can again.
@@ -88,11 +87,14 @@ pub fn shards(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outc
         }
         reply.bulk(b"nodes");
         reply.array(1);
-        reply.map(7);
+        let ports = ports(member, &endpoint, context);
+        reply.map(6 + ports.len());
         reply.bulk(b"id");
         reply.bulk(member.wire_id.as_bytes());
-        reply.bulk(b"port");
-        reply.integer(endpoint.port.into());
+        for (name, port) in ports {
+            reply.bulk(name);
+            reply.integer(port.into());
+        }
         reply.bulk(b"ip");
         reply.bulk(endpoint.host.as_bytes());
         reply.bulk(b"endpoint");
@@ -105,6 +107,21 @@ pub fn shards(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outc
         reply.bulk(if is_down(member) { b"fail" } else { b"online" });
     }
     Ok(())
+}
+
+/// All ports of a member, by the names that clients look for.
+fn ports(member: &MemberView, endpoint: &Endpoint, context: &Context<'_>) -> Vec<(&'static [u8], u16)> {
+    let (port, tls_port): (&[u8], &[u8]) = (b"port", b"tls-port");
+    match &member.address {
+        Some(address) => {
+            let plain = Some(address.client_port).filter(|port| *port != 0);
+            let plain = plain.map(|number| (port, number));
+            let secure = address.client_tls_port.map(|number| (tls_port, number));
+            plain.into_iter().chain(secure).collect()
+        }
+        None if context.session.client.secure.load(Ordering::Relaxed) => vec![(tls_port, endpoint.port)],
+        None => vec![(port, endpoint.port)],
+    }
 }
 
 /// `CLUSTER NODES`

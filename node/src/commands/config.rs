@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
 
 use crate::commands::{is_word, matches_pattern, text};
 use crate::error::{CommandError, Outcome};
@@ -106,7 +107,7 @@ const PARAMETERS: [Parameter; 22] = [
     fixed("maxmemory-policy", |context| {
         context.node.store.eviction().redis_name().to_owned()
     }),
-    fixed("port", |context| context.session.client.local.port().to_string()),
+    fixed("port", |context| port(context, false)),
     Parameter {
         name: "proto-max-bulk-len",
         get: |context| context.node.settings.bulk_bytes_max().to_string(),
@@ -140,7 +141,7 @@ const PARAMETERS: [Parameter; 22] = [
         |node, value| node.settings.set_idle_timeout_s(value.unsigned_abs()),
         0..=1_000_000_000,
     ),
-    fixed("tls-port", |_| "0".to_owned()),
+    fixed("tls-port", |context| port(context, true)),
     live(
         "tracking-table-max-keys",
         |context| context.node.settings.tracking_keys_max().to_string(),
@@ -260,4 +261,20 @@ pub fn reset_stat(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> 
     context.node.timing.histograms.clear();
     reply.ok();
     Ok(())
+}
+
+/// The node's own port with TLS or without, as far as clients are told of it, or this one has come by it; 0 for none.
+fn port(context: &Context<'_>, secure: bool) -> String {
+    let client = &context.session.client;
+    let view = context.node.routing.view();
+    let told = view.own().and_then(|own| own.address.as_ref());
+    let port = if client.secure.load(Ordering::Relaxed) == secure {
+        client.local.port()
+    } else if secure {
+        told.and_then(|address| address.client_tls_port)
+            .unwrap_or_default()
+    } else {
+        told.map_or(0, |address| address.client_port)
+    };
+    port.to_string()
 }

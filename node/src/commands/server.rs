@@ -1,5 +1,7 @@
 //! Commands on the node.
 
+use std::sync::atomic::Ordering;
+
 use annulus_ring::NodeId;
 
 use crate::clock;
@@ -46,7 +48,8 @@ pub fn role(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
     for (address, acked) in copies {
         reply.array(3);
         reply.bulk(address.client_host().as_bytes());
-        reply.bulk(address.client_port.to_string().as_bytes());
+        let port = address.port_for(context.session.client.secure.load(Ordering::Relaxed));
+        reply.bulk(port.to_string().as_bytes());
         reply.bulk(acked.to_string().as_bytes());
     }
     Ok(())

@@ -5,11 +5,13 @@
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use annulus_ring::{ClusterUid, NodeId};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::quantity::Quantity;
+use crate::tls::ClientAuth;
 
 /// A node of the Annulus distributed cache.
 #[derive(Debug, Parser)]
@@ -30,9 +32,30 @@ pub enum Command {
 /// The flags of `annulus-node serve`, as they were given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServeFlags {
-    /// Address for clients, IP:PORT [default: 127.0.0.1:6379].
-    #[arg(long, env = "ANNULUS_BIND")]
-    pub bind: Option<SocketAddr>,
+    /// Address for clients without TLS, IP:PORT, or `off` for none [default: 127.0.0.1:6379].
+    #[arg(long, env = "ANNULUS_BIND", value_name = "BIND")]
+    pub bind: Option<Bind>,
+
+    /// Address for clients with TLS, IP:PORT; goes with --tls-cert and --tls-key.
+    #[arg(long, env = "ANNULUS_TLS_BIND", value_name = "TLS_BIND")]
+    pub tls_bind: Option<SocketAddr>,
+
+    /// PEM file with the certificate that clients are shown, and those between it and its authority. A change of this file
+    /// and the next two takes effect within a second, for new connections.
+    #[arg(long, env = "ANNULUS_TLS_CERT", value_name = "PATH")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate.
+    #[arg(long, env = "ANNULUS_TLS_KEY", value_name = "PATH")]
+    pub tls_key: Option<PathBuf>,
+
+    /// PEM file with the authorities that sign clients' certificates.
+    #[arg(long, env = "ANNULUS_TLS_CLIENT_CA", value_name = "PATH")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients with TLS must show a certificate [default: required with --tls-client-ca, otherwise none].
+    #[arg(long, env = "ANNULUS_TLS_CLIENT_AUTH", value_enum)]
+    pub tls_client_auth: Option<ClientAuth>,
 
     /// Address for health checks and metrics over HTTP, IP:PORT [default: 127.0.0.1:9121 for a member of a
     /// ring; alone, only when given].
@@ -63,6 +86,20 @@ pub struct ServeFlags {
     /// This node's stable name in its cluster; goes with --cluster-uid.
     #[arg(long, env = "ANNULUS_NODE_ID", value_name = "NAME")]
     pub node_id: Option<NodeId>,
+
+    /// PEM file with this node's certificate for peers and the operator; it names `annulus://CLUSTER/node/NAME`. With it, who
+    /// shows none of this cluster is refused, and so is who is not the node that was meant. Goes with --peer-tls-key and
+    /// --peer-tls-ca, and all three are followed.
+    #[arg(long, env = "ANNULUS_PEER_TLS_CERT", value_name = "PATH")]
+    pub peer_tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate.
+    #[arg(long, env = "ANNULUS_PEER_TLS_KEY", value_name = "PATH")]
+    pub peer_tls_key: Option<PathBuf>,
+
+    /// PEM file with the cluster's authorities.
+    #[arg(long, env = "ANNULUS_PEER_TLS_CA", value_name = "PATH")]
+    pub peer_tls_ca: Option<PathBuf>,
 
     /// Host that clients are told for this node, an IP or a name without port [default: the address that they are
     /// connected to]. A member's clients are told what the ring says; if that differs, the log says so.
@@ -110,6 +147,27 @@ pub struct ServeFlags {
     /// File to write the bound addresses to as JSON, once all of them accept connections. For port 0.
     #[arg(long, env = "ANNULUS_ADDRESSES_FILE", value_name = "PATH")]
     pub addresses_file: Option<PathBuf>,
+}
+
+/// `--bind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// No such port.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map(Self::At);
+        address.map_err(|_| "write IP:PORT, or off".to_owned())
+    }
 }
 
 /// `--eviction-policy`.

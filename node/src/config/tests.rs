@@ -26,7 +26,8 @@ fn resolved(arguments: &str) -> Result<Config, String> {
 fn a_node_without_flags_is_a_ring_of_its_own() {
     let config = resolved("").unwrap();
     assert_eq!(config.role, Role::Standalone);
-    assert_eq!(config.bind, "127.0.0.1:6379".parse().unwrap());
+    assert_eq!(config.bind, Some("127.0.0.1:6379".parse().unwrap()));
+    assert_eq!(config.tls, None);
     assert_eq!(config.http_bind, None);
     assert_eq!(
         (config.budget_bytes / MIB, config.budget_source),
@@ -110,6 +111,31 @@ fn refusals_say_what_to_write_instead() {
         ("--announce-host 10.0.0.1:6379", "without port"),
         ("--announce-host 10.0.0.1 --bind 0.0.0.0:0", "a port other than 0"),
         ("--zone=", "--zone is empty"),
+        ("--bind off", "--bind off leaves no port for clients"),
+        ("--bind on", "write IP:PORT, or off"),
+        ("--tls-cert c", "--tls-cert needs --tls-bind too"),
+        ("--tls-bind 127.0.0.1:1", "--tls-bind needs --tls-cert too"),
+        (
+            "--tls-bind 127.0.0.1:1 --tls-cert c",
+            "--tls-bind needs --tls-key too",
+        ),
+        (
+            "--tls-bind 127.0.0.1:6379 --tls-cert c --tls-key k",
+            "--bind and --tls-bind are both",
+        ),
+        (
+            "--tls-bind 127.0.0.1:1 --tls-cert c --tls-key k --tls-client-auth required",
+            "--tls-client-auth needs --tls-client-ca too",
+        ),
+        (
+            "--tls-bind 127.0.0.1:1 --tls-cert c --tls-key k --tls-client-ca a --tls-client-auth none",
+            "of no use",
+        ),
+        ("--peer-tls-ca a", "--peer-tls-ca is for members"),
+        (
+            "--cluster-uid c1 --node-id a --peer-tls-ca a",
+            "--peer-tls-ca needs --peer-tls-cert too",
+        ),
         ("--max-clients 0", "invalid value '0' for '--max-clients"),
         ("--shutdown-grace-ms 3600001", "write at most 3600000"),
         ("--evict", "tip: a similar argument exists"),
@@ -118,6 +144,34 @@ fn refusals_say_what_to_write_instead() {
     for (arguments, expected) in table {
         let message = resolved(arguments).expect_err(arguments);
         assert!(message.contains(expected), "{arguments}: {message}");
+    }
+}
+
+#[test]
+fn clients_may_be_served_with_tls_alone() {
+    use crate::tls::{ClientAuth, ClientTlsFiles};
+    let words = "--bind off --tls-bind 0.0.0.0:6380 --tls-cert c --tls-key k";
+    let files = |clients: Option<(&str, ClientAuth)>| {
+        let clients = clients.map(|(path, auth)| (PathBuf::from(path), auth));
+        ClientTlsFiles {
+            certificate: PathBuf::from("c"),
+            key: PathBuf::from("k"),
+            clients,
+        }
+    };
+    for (more, expected) in [
+        ("", None),
+        ("--tls-client-auth none", None),
+        ("--tls-client-ca a", Some(("a", ClientAuth::Required))),
+        (
+            "--tls-client-ca a --tls-client-auth optional",
+            Some(("a", ClientAuth::Optional)),
+        ),
+    ] {
+        let config = resolved(&format!("{words} {more}")).unwrap();
+        assert_eq!(config.bind, None);
+        let address = "0.0.0.0:6380".parse().unwrap();
+        assert_eq!(config.tls, Some((address, files(expected))), "{more}");
     }
 }
 

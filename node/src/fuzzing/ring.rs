@@ -117,6 +117,7 @@ impl Draws<'_> {
                 host: ["127.0.0.1", "::1", "node.example", ""][usize::from(self.byte() % 16 / 5)].to_owned(),
                 client_host: None,
                 client_port: u16::from(how),
+                client_tls_port: None,
                 peer_port: 1,
             },
             zone: (how & 8 != 0).then(|| Zone("a b\r\n".to_owned())),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use annulus_proto::credentials::Caller;
 use annulus_proto::v1;
 use annulus_proto::v1::replicate_reply::Refusal;
 use annulus_proto::v1::slot_change::Step;
@@ -13,13 +14,15 @@ use tracing::debug;
 
 use super::PeerContext;
 use super::chunk::{Joiner, payload_bytes};
-use super::server::{check, slot};
+use super::incoming::check;
+use super::server::slot;
 use crate::clock;
 use crate::cluster::{CopyChange, CopyRefusal};
 
 /// One stream of changes.
 pub(super) struct CopyStream {
     context: Arc<PeerContext>,
+    caller: Caller,
     messages: Streaming<v1::ReplicateRequest>,
     /// Parts of an entry may come in several messages.
     joiner: Joiner,
@@ -29,10 +32,15 @@ pub(super) struct CopyStream {
 }
 
 impl CopyStream {
-    pub(super) fn new(context: Arc<PeerContext>, messages: Streaming<v1::ReplicateRequest>) -> Self {
+    pub(super) fn new(
+        context: Arc<PeerContext>,
+        caller: Caller,
+        messages: Streaming<v1::ReplicateRequest>,
+    ) -> Self {
         let joiner = Joiner::new(context.node.store.budget_bytes());
         Self {
             context,
+            caller,
             messages,
             joiner,
             begun: SlotSet::new(),
@@ -54,7 +62,7 @@ impl CopyStream {
     }
 
     fn take(&mut self, message: v1::ReplicateRequest) -> Result<v1::ReplicateReply, Status> {
-        let sender = check(&self.context, message.sender)?;
+        let sender = check(&self.context, &self.caller, message.sender)?;
         let Some((id, incarnation)) = sender.node else {
             return Err(Status::invalid_argument("only a node has changes to tell of"));
         };

@@ -5,8 +5,11 @@
 //! Connections are made when they are first used, and a broken one is made again by the next call.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::credentials::{LiveCredentials, connector};
+use annulus_proto::identity::PeerIdentity;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_ring::{Address, Incarnation, Member, NodeId, RingDocument};
 use parking_lot::Mutex;
@@ -41,6 +44,7 @@ pub enum Purpose {
 /// The connections of this node.
 #[derive(Default)]
 pub struct Links {
+    credentials: Option<Arc<LiveCredentials>>,
     clients: Mutex<BTreeMap<(NodeId, Purpose), Link>>,
 }
 
@@ -51,6 +55,14 @@ struct Link {
 }
 
 impl Links {
+    /// No connections yet; each will prove who it is with these credentials, and that the member is the one that was meant.
+    pub fn secured(credentials: Option<Arc<LiveCredentials>>) -> Self {
+        Self {
+            credentials,
+            clients: Mutex::default(),
+        }
+    }
+
     /// A client for the member. Must be called on a runtime; it doesn't wait for the connection.
     pub fn client(
         &self,
@@ -64,7 +76,7 @@ impl Links {
         {
             return Ok(link.client.clone());
         }
-        let client = connect(&member.address)?;
+        let client = connect(member, self.credentials.as_ref())?;
         let link = Link {
             incarnation: member.incarnation,
             address: member.address.clone(),
@@ -84,22 +96,33 @@ impl Links {
     }
 }
 
-fn connect(address: &Address) -> Result<PeerClient<Channel>, tonic::transport::Error> {
-    let Address { host, peer_port, .. } = address;
+fn connect(
+    member: &Member,
+    credentials: Option<&Arc<LiveCredentials>>,
+) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+    let Address { host, peer_port, .. } = &member.address;
     let uri = if host.contains(':') {
         format!("http://[{host}]:{peer_port}")
     } else {
         format!("http://{host}:{peer_port}")
     };
-    let channel = Endpoint::from_shared(uri)?
+    let endpoint = Endpoint::from_shared(uri)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_lazy();
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let channel = match credentials {
+        None => endpoint.connect_lazy(),
+        Some(credentials) => {
+            let cluster = credentials.now().own().cluster().clone();
+            let peer = PeerIdentity::Node(cluster, member.id.clone());
+            let connector = connector(Arc::clone(credentials), host.clone(), *peer_port, peer);
+            endpoint.connect_with_connector_lazy(connector)
+        }
+    };
     Ok(PeerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))

@@ -41,6 +41,8 @@ pub fn report(context: &PeerContext) -> v1::NodeReport {
         handoff_bytes: context.counters.bytes_in.get(),
         declared: declared(context),
         leaving: context.state.is_leaving(),
+        tenants_version: 0,
+        tenants: Vec::new(),
         handoff_waits: if progress.settled {
             String::new()
         } else {

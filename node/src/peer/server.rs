@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::credentials::{Caller, LiveCredentials};
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
 use annulus_proto::{MessageError, Sender, v1};
 use annulus_ring::{
@@ -13,13 +14,15 @@ use annulus_ring::{
 };
 use futures::stream::unfold;
 use futures::{Stream, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::chunk::{pack, payload_bytes};
 use super::copies::CopyStream;
+use super::incoming::{accept_all, check, opened};
 use super::report::{report, reports};
 use super::take_over::give_up;
 use super::{CHUNK_BYTES_MAX, FREEZE_MAX, MESSAGE_BYTES_MAX, PeerContext};
@@ -33,15 +36,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls at the same time on one connection.
 const STREAMS_MAX: u32 = 256;
 
-/// How long to wait after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Large enough that a slot streams at the network's speed.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// Serves the peer protocol until `stop`; then streams end and connections close.
+/// Serves the peer protocol until `stop`; then streams end and connections close. With credentials, only those are served
+/// who prove that they belong to the cluster.
 pub async fn serve(
     listener: TcpListener,
+    credentials: Option<Arc<LiveCredentials>>,
     context: Arc<PeerContext>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
@@ -51,35 +53,22 @@ pub async fn serve(
     })
     .max_decoding_message_size(MESSAGE_BYTES_MAX)
     .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let connections = unfold(listener, |listener| async {
-        Some((Ok::<_, io::Error>(accept(&listener).await), listener))
+    let (sender, receiver) = mpsc::channel(1);
+    let accepting = tokio::spawn(accept_all(listener, credentials, sender));
+    let connections = unfold(receiver, |mut receiver| async {
+        Some((Ok::<_, io::Error>(receiver.recv().await?), receiver))
     });
-    tonic::transport::Server::builder()
+    let stop_accepting = accepting.abort_handle();
+    let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .serve_with_incoming_shutdown(service, connections, stop.cancelled_owned())
-        .await
-}
-
-/// The next connection. Out of file descriptors, it waits for some to be freed.
-pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((connection, _)) => {
-                if let Err(error) = connection.set_nodelay(true) {
-                    debug!(%error, "a connection without TCP_NODELAY");
-                }
-                return connection;
-            }
-            Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+        .await;
+    stop_accepting.abort();
+    served
 }
 
 /// Ends freezes when they run out; for ever.
@@ -106,35 +95,20 @@ struct Service {
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    fn check(&self, sender: Option<v1::Sender>) -> Result<Sender, Status> {
-        check(&self.context, sender)
+    fn check(&self, caller: &Caller, sender: Option<v1::Sender>) -> Result<Sender, Status> {
+        check(&self.context, caller, sender)
     }
 
     /// The same for a message that only a node may send.
-    fn check_node(&self, sender: Option<v1::Sender>) -> Result<(NodeId, Incarnation), Status> {
-        self.check(sender)?.node.ok_or_else(|| {
+    fn check_node(
+        &self,
+        caller: &Caller,
+        sender: Option<v1::Sender>,
+    ) -> Result<(NodeId, Incarnation), Status> {
+        self.check(caller, sender)?.node.ok_or_else(|| {
             Status::invalid_argument("only a node may say this; name the node and its incarnation")
         })
     }
-}
-
-/// Refuses another cluster's message before anything else in it is looked at.
-pub(super) fn check(context: &PeerContext, sender: Option<v1::Sender>) -> Result<Sender, Status> {
-    let own = &context.state.identity().cluster_uid;
-    if let Some(sender) = &sender
-        && sender.cluster_uid != own.as_str()
-    {
-        info!(found = sender.cluster_uid, expected = %own, node = sender.node_id, "refused another cluster's message");
-        return Err(Status::failed_precondition(format!(
-            "this node belongs to cluster {own}, not to {:?}",
-            sender.cluster_uid
-        )));
-    }
-    let sender = Sender::try_from(sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    if sender.node.is_some() && sender.epoch > context.state.epoch() {
-        context.newer_epoch.notify_one();
-    }
-    Ok(sender)
 }
 
 pub(super) fn slot(number: u32) -> Result<Slot, Status> {
@@ -143,6 +117,13 @@ pub(super) fn slot(number: u32) -> Result<Slot, Status> {
 
 #[tonic::async_trait]
 impl Peer for Service {
+    async fn push_tenants(
+        &self,
+        _request: Request<v1::PushTenantsRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        Err(Status::unimplemented("no tenants yet"))
+    }
+
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;
@@ -151,8 +132,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::PushRingRequest>,
     ) -> Result<Response<v1::NodeReport>, Status> {
-        let request = request.into_inner();
-        self.check(request.sender)?;
+        let (caller, request) = opened(request);
+        self.check(&caller, request.sender)?;
         let document = RingDocument::from_json(&request.document)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         match adopt_and_log(&self.context.state, document, "push") {
@@ -166,8 +147,8 @@ impl Peer for Service {
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let request = request.into_inner();
-        self.check(request.sender)?;
+        let (caller, request) = opened(request);
+        self.check(&caller, request.sender)?;
         let reports = reports(Arc::clone(&self.context), request.interval_ms).map(Ok);
         Ok(Response::new(Box::pin(
             reports.take_until(self.stop.clone().cancelled_owned()),
@@ -178,7 +159,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::ExchangeRequest>,
     ) -> Result<Response<v1::ExchangeReply>, Status> {
-        self.check(request.into_inner().sender)?;
+        let (caller, request) = opened(request);
+        self.check(&caller, request.sender)?;
         Ok(Response::new(v1::ExchangeReply {
             sender: Some(self.context.sender()),
         }))
@@ -188,7 +170,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::FetchRingRequest>,
     ) -> Result<Response<v1::FetchRingReply>, Status> {
-        self.check(request.into_inner().sender)?;
+        let (caller, request) = opened(request);
+        self.check(&caller, request.sender)?;
         let document = self
             .context
             .state
@@ -206,8 +189,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::PrepareSlotRequest>,
     ) -> Result<Response<Self::PrepareSlotStream>, Status> {
-        let request = request.into_inner();
-        let (requester, incarnation) = self.check_node(request.sender)?;
+        let (caller, request) = opened(request);
+        let (requester, incarnation) = self.check_node(&caller, request.sender)?;
         let slot = slot(request.slot)?;
         // Before the freeze: what waits is not kept from clients meanwhile.
         self.context.pace_allows().await;
@@ -240,8 +223,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::TakeOverRequest>,
     ) -> Result<Response<v1::TakeOverReply>, Status> {
-        let request = request.into_inner();
-        let requester = self.check_node(request.sender)?;
+        let (caller, request) = opened(request);
+        let requester = self.check_node(&caller, request.sender)?;
         let slots = request.slots.into_iter().map(annulus_ring::SlotRange::try_from);
         let slots: Result<SlotSet, MessageError> = slots.collect();
         let slots = slots.map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -257,7 +240,8 @@ impl Peer for Service {
         &self,
         request: Request<tonic::Streaming<v1::ReplicateRequest>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
-        let replies = CopyStream::new(Arc::clone(&self.context), request.into_inner());
+        let (caller, changes) = opened(request);
+        let replies = CopyStream::new(Arc::clone(&self.context), caller, changes);
         let replies = unfold(replies, |mut replies| async {
             Some((replies.next().await?, replies))
         });
@@ -270,8 +254,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishReply>, Status> {
-        let request = request.into_inner();
-        self.check_node(request.sender)?;
+        let (caller, request) = opened(request);
+        self.check_node(&caller, request.sender)?;
         let Self { context, .. } = self;
         let pubsub = &context.node.pubsub;
         let count = request.publications.len();
@@ -288,8 +272,8 @@ impl Peer for Service {
         &self,
         request: Request<v1::CommitSlotRequest>,
     ) -> Result<Response<v1::CommitSlotReply>, Status> {
-        let request = request.into_inner();
-        let (requester, _) = self.check_node(request.sender)?;
+        let (caller, request) = opened(request);
+        let (requester, _) = self.check_node(&caller, request.sender)?;
         let slot = slot(request.slot)?;
         match self
             .context

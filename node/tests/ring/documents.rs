@@ -21,6 +21,7 @@ pub fn member(number: usize, incarnation: Incarnation, client_port: u16, peer_po
             host: "127.0.0.1".to_owned(),
             client_host: None,
             client_port,
+            client_tls_port: None,
             peer_port,
         },
         zone: None,

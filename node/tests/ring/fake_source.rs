@@ -54,6 +54,13 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peer for FakeSource {
+    async fn push_tenants(
+        &self,
+        _request: Request<v1::PushTenantsRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        Err(Status::unimplemented("no tenants yet"))
+    }
+
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;

@@ -67,7 +67,7 @@ impl TestMember {
         let (links, peers_up) = (Arc::new(Links::default()), Arc::new(PeersUp::default()));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let server = peer::serve(listener, Arc::clone(&context), stop.clone());
+        let server = peer::serve(listener, None, Arc::clone(&context), stop.clone());
         tasks.spawn(async { server.await.unwrap() });
         tasks.spawn(peer::expire_freezes(Arc::clone(&context)));
         tasks.spawn(peer::gossip(

@@ -24,12 +24,13 @@ impl Served {
     async fn start(number: usize) -> Self {
         let member = TestMember::start(number).await;
         let options = ServerOptions {
-            addr: "127.0.0.1:0".parse().unwrap(),
+            addr: Some("127.0.0.1:0".parse().unwrap()),
+            tls: None,
             threads: NonZeroUsize::MIN,
         };
         let server = Server::bind(options, Arc::clone(&member.node)).unwrap();
         Self {
-            addr: server.local_addr(),
+            addr: server.local_addr().unwrap(),
             member,
             server,
         }

@@ -20,6 +20,7 @@ use annulus_node::routing::{Routing, Standalone};
 use annulus_node::secret::Secret;
 use annulus_node::server::{Server, ServerOptions};
 use annulus_node::store::{EvictionPolicy, Store, StoreOptions};
+use annulus_node::tls::ClientTls;
 
 /// What a test may choose.
 pub struct Options {
@@ -29,6 +30,7 @@ pub struct Options {
     pub eviction: EvictionPolicy,
     pub clients_max: usize,
     pub threads: usize,
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             eviction: EvictionPolicy::Lru,
             clients_max: 1000,
             threads: 1,
+            tls: None,
         }
     }
 }
@@ -68,6 +71,7 @@ pub fn node(options: &Options) -> Arc<Node> {
 pub struct TestServer {
     pub node: Arc<Node>,
     pub addr: SocketAddr,
+    pub tls_addr: Option<SocketAddr>,
     server: Option<Server>,
 }
 
@@ -75,13 +79,18 @@ impl TestServer {
     pub fn start(options: &Options) -> Self {
         let node = node(options);
         let options = ServerOptions {
-            addr: "127.0.0.1:0".parse().unwrap(),
+            addr: Some("127.0.0.1:0".parse().unwrap()),
+            tls: options
+                .tls
+                .clone()
+                .map(|tls| ("127.0.0.1:0".parse().unwrap(), tls)),
             threads: NonZeroUsize::new(options.threads).unwrap(),
         };
         let server = Server::bind(options, Arc::clone(&node)).unwrap();
         Self {
             node,
-            addr: server.local_addr(),
+            addr: server.local_addr().unwrap(),
+            tls_addr: server.tls_addr(),
             server: Some(server),
         }
     }
@@ -107,9 +116,9 @@ impl Drop for TestServer {
     }
 }
 
-/// A connection to it.
-pub struct Client {
-    pub stream: TcpStream,
+/// A connection to it, with TLS or without.
+pub struct Client<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Client {
@@ -127,7 +136,9 @@ impl Client {
         stream.set_nodelay(true)?;
         Ok(Self { stream })
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Sends a command and reads one line, where the connection may end.
     pub fn try_ask(&mut self, args: &[&[u8]]) -> std::io::Result<Vec<u8>> {
         self.stream.write_all(&encode(args))?;

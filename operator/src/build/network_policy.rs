@@ -2,7 +2,7 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside; operators, which see whether clients get through |
+//! | client, with TLS and without | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside; operators, which see whether clients get through |
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | everybody |
 //!
@@ -46,7 +46,12 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![
                 from(
-                    vec![port("TCP", defaults::CLIENT_PORT)],
+                    cluster
+                        .tls
+                        .client_ports()
+                        .into_iter()
+                        .map(|(_, number)| port("TCP", number))
+                        .collect(),
                     clients(cluster).map(|mut peers| {
                         peers.push(operators(cluster.operator_namespace.as_deref()));
                         peers

@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+mod tls;
+
 use super::{POOL_LABEL, labels, pod_selector, ring_config_map_name, selects};
 use crate::validate::{ValidCluster, ValidPool};
 
@@ -108,17 +110,22 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
     if cluster.auth.secret().is_some() {
         mounts.push(mount("auth", AUTH_DIR, true));
     }
+    mounts.extend(tls::mounts(cluster));
     Container {
         name: CONTAINER.to_owned(),
         image: Some(cluster.image.clone()),
         image_pull_policy: Some(pull_policy.to_owned()),
         args: Some(arguments(pool)),
         env: Some(environment(cluster, pool)),
-        ports: Some(vec![
-            port("client", defaults::CLIENT_PORT),
-            port("peer", defaults::PEER_PORT),
-            port("http", defaults::HTTP_PORT),
-        ]),
+        ports: Some(
+            cluster
+                .tls
+                .client_ports()
+                .into_iter()
+                .chain([("peer", defaults::PEER_PORT), ("http", defaults::HTTP_PORT)])
+                .map(|(name, number)| port(name, number))
+                .collect(),
+        ),
         resources: Some(pool.resources.clone()),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -156,7 +163,14 @@ fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {
         field("ANNULUS_NODE_ID", "metadata.name"),
         field("ANNULUS_ANNOUNCE_HOST", "status.podIP"),
         text("ANNULUS_CLUSTER_UID", cluster.uid.to_string()),
-        text("ANNULUS_BIND", any(defaults::CLIENT_PORT)),
+        text(
+            "ANNULUS_BIND",
+            if cluster.tls.has_plain_port() {
+                any(defaults::CLIENT_PORT)
+            } else {
+                "off".to_owned()
+            },
+        ),
         text("ANNULUS_PEER_BIND", any(defaults::PEER_PORT)),
         text("ANNULUS_HTTP_BIND", any(defaults::HTTP_PORT)),
         text("ANNULUS_RING_FILE", format!("{RING_DIR}/{RING_DOCUMENT_KEY}")),
@@ -169,6 +183,7 @@ fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {
             format!("{AUTH_DIR}/{}", defaults::AUTH_SECRET_KEY),
         ));
     }
+    variables.extend(tls::variables(cluster));
     if let Some(bytes) = pool.memory_max_bytes {
         variables.push(text("ANNULUS_MAX_MEMORY", bytes.to_string()));
     }
@@ -215,6 +230,7 @@ fn volumes(cluster: &ValidCluster) -> Vec<Volume> {
             ..Volume::default()
         });
     }
+    volumes.extend(tls::volumes(cluster));
     volumes
 }
 

@@ -30,7 +30,7 @@ pub(super) fn client(cluster: &ValidCluster) -> Service {
         spec: Some(ServiceSpec {
             type_: Some(type_.to_owned()),
             selector: Some(pod_selector(&cluster.key.name)),
-            ports: Some(vec![port("client", defaults::CLIENT_PORT)]),
+            ports: Some(client_ports(cluster)),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -49,11 +49,15 @@ pub(super) fn nodes(cluster: &ValidCluster) -> Service {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(pod_selector(&cluster.key.name)),
-            ports: Some(vec![
-                port("client", defaults::CLIENT_PORT),
-                port("peer", defaults::PEER_PORT),
-                port("http", defaults::HTTP_PORT),
-            ]),
+            ports: Some(
+                client_ports(cluster)
+                    .into_iter()
+                    .chain([
+                        port("peer", defaults::PEER_PORT),
+                        port("http", defaults::HTTP_PORT),
+                    ])
+                    .collect(),
+            ),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -88,11 +92,16 @@ fn of_node(cluster: &ValidCluster, node: &NodeId) -> Service {
             // A node that is told to end sends its clients on to others, though it is not ready any more.
             publish_not_ready_addresses: Some(true),
             selector: Some(BTreeMap::from([(POD_NAME_LABEL.to_owned(), node.to_string())])),
-            ports: Some(vec![port("client", defaults::CLIENT_PORT)]),
+            ports: Some(client_ports(cluster)),
             ..ServiceSpec::default()
         }),
         status: None,
     }
+}
+
+fn client_ports(cluster: &ValidCluster) -> Vec<ServicePort> {
+    let ports = cluster.tls.client_ports().into_iter();
+    ports.map(|(name, number)| port(name, number)).collect()
 }
 
 fn port(name: &str, port: u16) -> ServicePort {

@@ -20,7 +20,11 @@ use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::{Hub, Snapshot};
 use crate::plan;
-use crate::validate::{Installation, ValidCluster, validate};
+use crate::validate::{Installation, ValidCluster, ValidTls, validate};
+
+mod certificates;
+
+use certificates::Certificates;
 
 /// How often the file is looked at and dead processes are started again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,6 +33,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 const SILENCE: Duration = Duration::from_secs(1);
 /// Distance of a node's peer port from its client port, as in Redis Cluster.
 const PEER_PORT_OFFSET: u16 = 10_000;
+/// Distance of its port for clients with TLS.
+const TLS_PORT_OFFSET: u16 = 5_000;
 const NODES_MAX: usize = 64;
 
 /// Run a `CacheCluster` of a file as processes on loopback.
@@ -42,6 +48,10 @@ pub struct LocalArgs {
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1024..=55_000))]
     port: u16,
 
+    /// Folder for what must outlast the processes: with `tls` in the file, authority and certificates. Only you may read it.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
     /// The node program [default: annulus-node beside this one, otherwise from PATH].
     #[arg(long, value_name = "PATH")]
     node: Option<PathBuf>,
@@ -52,7 +62,9 @@ pub async fn run(args: LocalArgs) -> Result<(), String> {
     let (wake, woken) = mpsc::unbounded_channel();
     let text = read(&args.file)?;
     let cluster = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
+    let certificates = Certificates::new(args.state_dir);
     let local = Local {
+        certificates,
         key: cluster.key.clone(),
         hub: Hub::new(REPORT_INTERVAL, SILENCE, wake, Metrics::default()),
         program: args.node.unwrap_or_else(node_program),
@@ -73,6 +85,7 @@ pub async fn run(args: LocalArgs) -> Result<(), String> {
 }
 
 struct Local {
+    certificates: Certificates,
     key: ClusterKey,
     hub: Hub,
     program: PathBuf,
@@ -91,7 +104,10 @@ struct Local {
 /// A node's process; it ends when this is dropped.
 struct Process {
     child: Child,
+    /// What the other ports are counted from.
     client_port: u16,
+    /// What it was started with.
+    tls: ValidTls,
 }
 
 impl Process {
@@ -99,7 +115,16 @@ impl Process {
         Address {
             host: Ipv4Addr::LOCALHOST.to_string(),
             client_host: None,
-            client_port: self.client_port,
+            client_port: if self.tls.has_plain_port() {
+                self.client_port
+            } else {
+                0
+            },
+            client_tls_port: self
+                .tls
+                .clients
+                .as_ref()
+                .map(|_| self.client_port + TLS_PORT_OFFSET),
             peer_port: self.client_port + PEER_PORT_OFFSET,
         }
     }
@@ -126,6 +151,9 @@ impl Local {
             Ok(text) if text == self.text => {}
             Ok(text) => {
                 match parse(&text) {
+                    Ok(cluster) if cluster.tls.peers != self.cluster.tls.peers => {
+                        say("not taken over: tls.peers can't change while the cluster lives");
+                    }
                     Ok(cluster) if cluster.key == self.key => self.cluster = cluster,
                     Ok(cluster) => say(&format!(
                         "not taken over: the name changed from {} to {}",
@@ -158,6 +186,8 @@ impl Local {
                 .flat_map(|document| &document.members)
                 .map(|member| member.id.clone()),
         );
+        self.certificates
+            .keep(&self.cluster, wanted.iter().cloned().collect())?;
         let (nodes, ended) = (&mut self.nodes, &mut self.ended);
         nodes.retain(|id, process| {
             let runs = matches!(process.child.try_wait(), Ok(None));
@@ -178,7 +208,12 @@ impl Local {
                 SocketAddr::from((Ipv4Addr::LOCALHOST, process.address().peer_port)),
             )
         });
-        self.hub.sync(&self.key, &self.cluster.uid, &addresses.collect());
+        self.hub.sync(
+            &self.key,
+            &self.cluster.uid,
+            &addresses.collect(),
+            self.certificates.own(),
+        );
         Ok(())
     }
 
@@ -189,9 +224,19 @@ impl Local {
             .unwrap_or(self.first_port);
         let on_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
         let mut command = Command::new(&self.program);
+        let tls = self.cluster.tls.clone();
+        let plain = if tls.has_plain_port() {
+            on_loopback(client_port)
+        } else {
+            "off".to_owned()
+        };
         command
             .arg("serve")
-            .args(["--bind", &on_loopback(client_port)])
+            .args(["--bind", &plain])
+            .args(
+                self.certificates
+                    .arguments(&tls, id, &on_loopback(client_port + TLS_PORT_OFFSET)),
+            )
             .args(["--peer-bind", &on_loopback(client_port + PEER_PORT_OFFSET)])
             .args(["--http-bind", &on_loopback(0)])
             .args([
@@ -223,7 +268,11 @@ impl Local {
         let child = command.spawn().map_err(|error| {
             format!("can't start {}: {error}; build it with cargo build --release -p annulus-node, or name it with --node", self.program.display())
         })?;
-        Ok(Process { child, client_port })
+        Ok(Process {
+            child,
+            client_port,
+            tls,
+        })
     }
 
     /// The one next step of the ring, and what a person wants to know of it.
@@ -279,10 +328,12 @@ impl Local {
             colour: std::io::IsTerminal::is_terminal(&std::io::stdout()),
             ..DrawOptions::default()
         };
-        let ports: Vec<u16> = self.nodes.values().map(|process| process.client_port).collect();
-        let connect = ports
-            .first()
-            .map_or_else(String::new, |port| format!("connect: redis-cli -c -p {port}"));
+        let first = self.nodes.values().next();
+        let connect = first.map_or_else(String::new, |process| {
+            let secure = self.certificates.client_flags(&process.tls);
+            let port = process.address().port_for(!secure.is_empty());
+            format!("connect: redis-cli -c -p {port}{secure}")
+        });
         let text = format!(
             "\n{}\n{connect}\nchange {} and save it: the ring follows. Ctrl-C ends it.",
             draw(document, &options),

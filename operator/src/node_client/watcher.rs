@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::credentials::{LiveCredentials, connector};
+use annulus_proto::identity::PeerIdentity;
 use annulus_proto::v1::Copies;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{MessageError, Sender, v1};
@@ -52,6 +54,8 @@ pub(super) struct Watcher {
     pub(super) uid: ClusterUid,
     pub(super) id: NodeId,
     pub(super) connection: u64,
+    /// What to prove oneself with; without, the node is asked who it is and believed.
+    pub(super) credentials: Option<Arc<LiveCredentials>>,
 }
 
 impl Watcher {
@@ -81,11 +85,18 @@ impl Watcher {
 
     /// Reads reports until the stream ends or is silent.
     async fn stream(&self, address: SocketAddr) -> Result<(), StreamEnd> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
+            .tcp_nodelay(true);
+        let channel = match &self.credentials {
+            None => endpoint.connect().await?,
+            Some(credentials) => {
+                let peer = PeerIdentity::Node(self.uid.clone(), self.id.clone());
+                let (host, port) = (address.ip().to_string(), address.port());
+                let connector = connector(Arc::clone(credentials), host, port, peer);
+                endpoint.connect_with_connector(connector).await?
+            }
+        };
         let interval_ms = u32::try_from(self.shared.interval.as_millis()).unwrap_or(u32::MAX);
         let request = v1::WatchRequest {
             sender: Some(operator(&self.uid, Epoch::NONE)),

@@ -3,7 +3,8 @@
 use annulus_ring::Zone;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Service};
 
-use crate::view::PodView;
+use crate::validate::{PLAIN_PORT, TLS_PORT};
+use crate::view::{ClientPorts, PodView};
 
 /// Longest trouble that is told.
 const TROUBLE_CHARS_MAX: usize = 240;
@@ -23,6 +24,18 @@ pub(super) fn view(pod: &Pod, service: Option<&Service>, zone: Option<Zone>) -> 
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: labels.and_then(|labels| labels.get(REVISION_LABEL)).cloned(),
         trouble: status.and_then(trouble),
+        ports: ports(pod),
+    }
+}
+
+fn ports(pod: &Pod) -> ClientPorts {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let names: Vec<&str> = ports.filter_map(|port| port.name.as_deref()).collect();
+    let tls = names.contains(&TLS_PORT);
+    ClientPorts {
+        plain: names.contains(&PLAIN_PORT) || !tls,
+        tls,
     }
 }
 

@@ -96,7 +96,11 @@ fn progressing(cluster: &ValidCluster, view: &View, plan: &Plan, obstacle: Optio
 }
 
 fn degraded(cluster: &ValidCluster, view: &View, plan: &Plan, obstacle: Option<&Obstacle>) -> Verdict {
-    if let Some(obstacle @ (Obstacle::AuthSecretMissing(_) | Obstacle::ApplyFailed(_))) = obstacle {
+    if let Some(
+        obstacle
+        @ (Obstacle::AuthSecretMissing(_) | Obstacle::TlsSecretMissing(_) | Obstacle::ApplyFailed(_)),
+    ) = obstacle
+    {
         return Verdict::new(true, obstacle.reason(), obstacle.message());
     }
     if let Some((reason, message)) = unreachable(view) {

@@ -226,11 +226,7 @@ fn access(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
             "must name a Secret of this namespace",
         );
     }
-    mistakes.require(
-        spec.tls.as_ref().is_none_or(|tls| !tls.enabled),
-        "spec.tls.enabled",
-        "is not available in this version: write enabled: false or leave tls out",
-    );
+    super::tls::check(spec, mistakes);
     mistakes.require(
         spec.persistence
             .as_ref()

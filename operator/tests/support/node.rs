@@ -3,8 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use annulus_proto::credentials::{LiveCredentials, PeerCredentials, PeerStream};
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
 use annulus_proto::{Sender, v1};
 use annulus_ring::{Epoch, Incarnation, NodeId, RingDocument};
@@ -67,6 +69,22 @@ impl FakeNode {
 
     /// Starts a node at the address that another one had.
     pub fn start_at(ip: IpAddr, uid: &str, id: &str, incarnation: u128) -> Self {
+        Self::start_with(ip, uid, id, incarnation, None)
+    }
+
+    /// Starts a node that proves who it is, and asks for the same.
+    pub fn start_secure(uid: &str, id: &str, incarnation: u128, credentials: PeerCredentials) -> Self {
+        let live = Arc::new(LiveCredentials::new(credentials));
+        Self::start_with(loopback().into(), uid, id, incarnation, Some(live))
+    }
+
+    fn start_with(
+        ip: IpAddr,
+        uid: &str,
+        id: &str,
+        incarnation: u128,
+        credentials: Option<Arc<LiveCredentials>>,
+    ) -> Self {
         let address = SocketAddr::new(ip, annulus_crds::v1alpha1::defaults::PEER_PORT);
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
@@ -84,8 +102,17 @@ impl FakeNode {
         };
         let (state, _) = watch::channel(state);
         let service = PeerServer::new(Service { state: state.clone() });
-        let server = tonic::transport::Server::builder()
-            .serve_with_incoming(service, TcpListenerStream::new(listener));
+        let incoming = TcpListenerStream::new(listener).then(move |stream| {
+            let credentials = credentials.clone();
+            async move {
+                Ok::<_, std::io::Error>(match credentials {
+                    None => Some(PeerStream::Plain(stream?)),
+                    Some(credentials) => credentials.accept(stream?).await.ok(),
+                })
+            }
+        });
+        let incoming = incoming.filter_map(Result::transpose);
+        let server = tonic::transport::Server::builder().serve_with_incoming(service, incoming);
         let task = tokio::spawn(async move { server.await.unwrap() }).abort_handle();
         Self { ip, state, task }
     }
@@ -167,6 +194,13 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Peer for Service {
+    async fn push_tenants(
+        &self,
+        _request: Request<v1::PushTenantsRequest>,
+    ) -> Result<Response<v1::NodeReport>, Status> {
+        Err(Status::unimplemented("no tenants yet"))
+    }
+
     async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {
         if self.state.borrow().hangs {
             std::future::pending::<()>().await;

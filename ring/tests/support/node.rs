@@ -199,6 +199,7 @@ impl Node {
                 host: id.to_string(),
                 client_host: None,
                 client_port: 6379,
+                client_tls_port: None,
                 peer_port: 16379,
             },
             id,
