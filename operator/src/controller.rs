@@ -108,6 +108,7 @@ fn forget(ctx: &Context, object: &ObjectRef<CacheCluster>) {
     let key = ClusterKey::from(object);
     ctx.hub.forget(&key);
     ctx.memory.forget(&key);
+    ctx.summaries.forget(&key);
     ctx.metrics.forget(&key);
 }
 

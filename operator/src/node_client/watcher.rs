@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::tenants::TenantId;
 use annulus_proto::v1::Copies;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{MessageError, Sender, v1};
@@ -268,5 +269,11 @@ fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result
         handoff_waits: message.handoff_waits,
         declared,
         leaving: message.leaving,
+        tenants_version: message.tenants_version,
+        tenants: message
+            .tenants
+            .iter()
+            .map(|usage| (TenantId(usage.tenant), usage.into()))
+            .collect(),
     })
 }

@@ -37,6 +37,8 @@ pub fn report(number: u128, epoch: u64) -> Report {
         handoff_waits: String::new(),
         declared: BTreeMap::new(),
         leaving: false,
+        tenants_version: 0,
+        tenants: std::sync::Arc::default(),
     }
 }
 
