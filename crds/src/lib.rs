@@ -6,16 +6,18 @@
 //! Rules that one object can break on its own are CEL rules in the schema, so that `kubectl apply` refuses it
 //! at once; each message says what to write instead.
 
+mod duration;
 mod quantity;
 pub mod v1alpha1;
 
 use kube::CustomResourceExt as _;
 
+pub use duration::{DurationError, milliseconds_of};
 pub use quantity::{QuantityError, bytes_of};
 
 /// Every CustomResourceDefinition: the name of its file and its YAML.
 pub fn manifests() -> Vec<(String, String)> {
-    [v1alpha1::CacheCluster::crd()]
+    [v1alpha1::CacheCluster::crd(), v1alpha1::CacheTenant::crd()]
         .into_iter()
         .map(|crd| {
             let body = serde_yaml::to_string(&crd).unwrap_or_else(|error| {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use annulus_crds::v1alpha1::{Reason, TenantReason};
+
 #[test]
 fn generated_yaml_is_fresh() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -12,5 +14,18 @@ fn generated_yaml_is_fresh() {
             let found = fs::read_to_string(&path).unwrap_or_default();
             assert!(found == yaml, "{} is stale: run `make generate`", path.display());
         }
+    }
+}
+
+#[test]
+fn every_reason_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("docs/status.md")).unwrap();
+    let reasons = Reason::ALL.map(Reason::as_str).into_iter();
+    for reason in reasons.chain(TenantReason::ALL.map(TenantReason::as_str)) {
+        assert!(
+            page.contains(&format!("| `{reason}` |")),
+            "docs/status.md lacks {reason}"
+        );
     }
 }

@@ -171,6 +171,15 @@ pub async fn apply(
     Ok(sets.into_iter().filter_map(differed).collect())
 }
 
+/// Applies a policy of the cluster's beside its own.
+pub async fn network_policy(
+    ctx: &Context,
+    cluster: &ValidCluster,
+    policy: NetworkPolicy,
+) -> Result<(), ApplyError> {
+    Ensure { ctx, cluster }.object(policy).await.map(|_| ())
+}
+
 /// How the cache showed an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {

@@ -14,15 +14,17 @@ use kube::Resource;
 use crate::plan::PoolPlan;
 use crate::validate::ValidCluster;
 
+pub mod binding;
 pub mod certificates;
 pub mod config_map;
-mod network_policy;
+pub mod network_policy;
 mod pod;
 mod pod_disruption_budget;
 pub mod secret;
 pub mod service;
 mod service_account;
 mod stateful_set;
+pub mod tenants_secret;
 
 /// Label of everything that belongs to a cluster: its name.
 pub const CLUSTER_LABEL: &str = "annulus.dev/cluster";
@@ -96,6 +98,11 @@ pub fn pod_selector(cluster: &str) -> BTreeMap<String, String> {
 /// Name of the ConfigMap with the ring document.
 pub fn ring_config_map_name(cluster: &str) -> String {
     format!("{cluster}-ring")
+}
+
+/// Name of the Secret with the tenants document.
+pub fn tenants_secret_name(cluster: &str) -> String {
+    format!("{cluster}-tenants")
 }
 
 /// The owner reference that makes the garbage collector remove an object with its cluster. It does not block

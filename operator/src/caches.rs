@@ -4,13 +4,17 @@
 //! once it is known whether somebody else wrote the spec. A watch that fails (no permission, API server away)
 //! backs off by itself and holds up no other.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::time::Duration;
 
-use annulus_crds::v1alpha1::CacheCluster;
+use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
@@ -26,6 +30,7 @@ use tracing::{debug, warn};
 use crate::build::{CLUSTER_LABEL, MANAGED_BY};
 use crate::drift::foreign_spec_writer;
 use crate::key::ClusterKey;
+use crate::tenants::controller::Wake;
 
 /// In a cached object: who else wrote its spec. Never sent to the API server.
 pub const FOREIGN_WRITER_ANNOTATION: &str = "cache.annulus.dev/foreign-spec-writer";
@@ -82,11 +87,76 @@ impl Zones {
     }
 }
 
+/// Labels of namespaces, from their metadata alone.
+#[derive(Clone)]
+pub struct Namespaces(Store<PartialObjectMeta<Namespace>>);
+
+impl Namespaces {
+    /// Labels of the namespaces in that store.
+    pub fn new(namespaces: Store<PartialObjectMeta<Namespace>>) -> Self {
+        Self(namespaces)
+    }
+
+    /// The labels of that namespace, where the operator may read it.
+    pub fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        Some(self.0.get(&ObjectRef::new(namespace))?.labels().clone())
+    }
+
+    /// Waits until they are known, but not for ever: the permission may be missing.
+    pub async fn filled(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.0.wait_until_ready())
+            .await
+            .is_err()
+        {
+            warn!("the labels of namespaces are not known yet");
+        }
+    }
+
+    /// Watches namespaces. Without the permission to do so labels stay unknown, and tenants of namespaces that are chosen
+    /// by labels are not taken.
+    pub fn watch(client: Client, wake: UnboundedSender<Wake>, tasks: &mut JoinSet<()>) -> Self {
+        let (store, writer) = reflector::store();
+        let stream = watcher(
+            Api::<PartialObjectMeta<Namespace>>::all(client),
+            watcher::Config::default(),
+        )
+        .default_backoff()
+        .modify(|namespace| {
+            namespace.metadata.managed_fields = None;
+            namespace.metadata.annotations = None;
+        })
+        .reflect(writer)
+        .touched_objects();
+        tasks.spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            let mut complained = false;
+            while let Some(event) = stream.next().await {
+                match event {
+                    Err(error) if !complained => {
+                        warn!(%error, "can't watch namespaces, their labels are unknown");
+                        complained = true;
+                    }
+                    Err(error) => debug!(%error, "can't watch namespaces"),
+                    Ok(namespace) => {
+                        complained = false;
+                        if wake.send(Wake::Namespace(namespace.name_any())).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Self(store)
+    }
+}
+
 /// The stores of one scope: a namespace, or all.
 #[derive(Clone)]
 pub struct Caches {
     /// The clusters themselves.
     pub clusters: Store<CacheCluster>,
+    /// Their tenants.
+    pub tenants: Store<CacheTenant>,
     /// Of every kind that is owned, what carries the operator's label.
     pub stateful_sets: Store<StatefulSet>,
     /// Pods of clusters.
@@ -108,21 +178,33 @@ struct Watches<'a> {
     client: Client,
     namespace: Option<&'a str>,
     wake: UnboundedSender<ClusterKey>,
+    wake_tenants: UnboundedSender<Wake>,
     tasks: &'a mut JoinSet<()>,
 }
 
+/// Whom a change concerns.
+#[derive(Clone, Copy)]
+enum Concerns {
+    Cluster,
+    Tenants,
+    Both,
+}
+
 impl Caches {
-    /// Watches everything in that namespace, or in all. Whatever happens to an object wakes its cluster.
+    /// Watches everything in that namespace, or in all. Whatever happens to an object wakes its cluster, or those who look
+    /// after the cluster's tenants.
     pub fn watch(
         client: Client,
         namespace: Option<&str>,
         wake: UnboundedSender<ClusterKey>,
+        wake_tenants: UnboundedSender<Wake>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let mut watches = Watches {
             client,
             namespace,
             wake,
+            wake_tenants,
             tasks,
         };
         let owned = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
@@ -130,21 +212,54 @@ impl Caches {
             clusters: watches.open(
                 watcher::Config::default(),
                 drop_managed_fields,
-                |cluster: &CacheCluster| cluster.metadata.name.clone(),
+                Concerns::Both,
+                |cluster: &CacheCluster| Some(ClusterKey::from(cluster)),
             ),
-            stateful_sets: watches.open(owned.clone(), note_foreign_writer, cluster_label),
-            pods: watches.open(owned.clone(), slim_pod, cluster_label),
-            services: watches.open(owned.clone(), drop_managed_fields, cluster_label),
-            config_maps: watches.open(owned.clone(), drop_managed_fields, cluster_label),
-            pod_disruption_budgets: watches.open(owned.clone(), note_foreign_writer, cluster_label),
-            network_policies: watches.open(owned.clone(), note_foreign_writer, cluster_label),
-            service_accounts: watches.open(owned, drop_managed_fields, cluster_label),
+            tenants: watches.open(
+                watcher::Config::default(),
+                drop_managed_fields,
+                Concerns::Tenants,
+                |tenant: &CacheTenant| Some(ClusterKey::of_tenant(tenant)),
+            ),
+            stateful_sets: watches.open(
+                owned.clone(),
+                note_foreign_writer,
+                Concerns::Cluster,
+                cluster_label,
+            ),
+            pods: watches.open(owned.clone(), slim_pod, Concerns::Cluster, cluster_label),
+            services: watches.open(
+                owned.clone(),
+                drop_managed_fields,
+                Concerns::Cluster,
+                cluster_label,
+            ),
+            config_maps: watches.open(
+                owned.clone(),
+                drop_managed_fields,
+                Concerns::Cluster,
+                cluster_label,
+            ),
+            pod_disruption_budgets: watches.open(
+                owned.clone(),
+                note_foreign_writer,
+                Concerns::Cluster,
+                cluster_label,
+            ),
+            network_policies: watches.open(
+                owned.clone(),
+                note_foreign_writer,
+                Concerns::Cluster,
+                cluster_label,
+            ),
+            service_accounts: watches.open(owned, drop_managed_fields, Concerns::Cluster, cluster_label),
         }
     }
 
     /// Waits until every store was filled once: before that, absence means nothing.
     pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
         self.clusters.wait_until_ready().await?;
+        self.tenants.wait_until_ready().await?;
         self.stateful_sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
@@ -160,7 +275,8 @@ impl Watches<'_> {
         &mut self,
         config: watcher::Config,
         slim: impl FnMut(&mut K) + Send + 'static,
-        cluster: impl Fn(&K) -> Option<String> + Send + 'static,
+        concerns: Concerns,
+        cluster: impl Fn(&K) -> Option<ClusterKey> + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Lookup<DynamicType = ()>,
@@ -177,17 +293,19 @@ impl Watches<'_> {
             .modify(slim)
             .reflect(writer)
             .touched_objects();
-        let wake = self.wake.clone();
+        let (wake, wake_tenants) = (self.wake.clone(), self.wake_tenants.clone());
+        let send = move |key: ClusterKey| {
+            let for_tenants = matches!(concerns, Concerns::Tenants | Concerns::Both);
+            let told = !for_tenants || wake_tenants.send(Wake::Cluster(key.clone())).is_ok();
+            let for_cluster = matches!(concerns, Concerns::Cluster | Concerns::Both);
+            told && (!for_cluster || wake.send(key).is_ok())
+        };
         self.tasks.spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(object) => {
-                        let name = cluster(&object);
-                        let key = name
-                            .zip(object.meta().namespace.clone())
-                            .map(|(name, ns)| ClusterKey::new(ns, name));
-                        if key.is_some_and(|key| wake.send(key).is_err()) {
+                        if cluster(&object).is_some_and(|key| !send(key)) {
                             return;
                         }
                     }
@@ -201,8 +319,9 @@ impl Watches<'_> {
     }
 }
 
-fn cluster_label<K: Resource>(object: &K) -> Option<String> {
-    object.labels().get(CLUSTER_LABEL).cloned()
+fn cluster_label<K: Resource>(object: &K) -> Option<ClusterKey> {
+    let name = object.labels().get(CLUSTER_LABEL)?;
+    Some(ClusterKey::new(object.meta().namespace.clone()?, name))
 }
 
 fn drop_managed_fields<K: Resource>(object: &mut K) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use annulus_crds::v1alpha1::CacheClusterStatus;
+use annulus_crds::v1alpha1::{CacheClusterStatus, ClusterTenantsStatus};
 use annulus_ring::{ClusterUid, RingDocument};
 use kube::Client;
 use parking_lot::Mutex;
@@ -38,6 +38,32 @@ pub struct Context {
     pub installation: Installation,
     /// What is remembered.
     pub memory: Memory,
+    /// What the tenants' controller says of each cluster.
+    pub summaries: Summaries,
+}
+
+/// What is said of the tenants of each cluster. Cloning shares it.
+#[derive(Debug, Default, Clone)]
+pub struct Summaries(Arc<Mutex<HashMap<ClusterKey, ClusterTenantsStatus>>>);
+
+impl Summaries {
+    /// What was said last of that cluster's.
+    pub fn of(&self, key: &ClusterKey) -> Option<ClusterTenantsStatus> {
+        self.0.lock().get(key).cloned()
+    }
+
+    /// Says something else. Returns whether it is news.
+    pub fn set(&self, key: &ClusterKey, summary: ClusterTenantsStatus) -> bool {
+        let mut summaries = self.0.lock();
+        let news = summaries.get(key) != Some(&summary);
+        summaries.insert(key.clone(), summary);
+        news
+    }
+
+    /// The cluster is gone.
+    pub fn forget(&self, key: &ClusterKey) {
+        self.0.lock().remove(key);
+    }
 }
 
 /// What is remembered of one cluster. It may be lost at any time: everything can be read again.

@@ -109,6 +109,7 @@ fn forget(ctx: &Context, object: &ObjectRef<CacheCluster>) {
     ctx.hub.forget(&key);
     ctx.service_paths.forget(&key);
     ctx.memory.forget(&key);
+    ctx.summaries.forget(&key);
     ctx.metrics.forget(&key);
 }
 

@@ -4,6 +4,8 @@
 //! defaults, [`plan`] decides, [`build`] makes Kubernetes objects, [`apply`] writes what differs, [`execute`]
 //! takes the ring's next step, [`status`] tells. `validate`, `plan`, `build`, `drift`, `suspect` and `status` are pure.
 //!
+//! Tenants have a controller of their own beside it, in [`tenants`].
+//!
 //! Refused here on purpose: finalizers (owner references do the clean-up), a cache of Secrets, any right for
 //! the pods, and any write while nothing has changed.
 
@@ -29,5 +31,6 @@ pub mod reconcile;
 pub mod service_paths;
 pub mod status;
 pub mod suspect;
+pub mod tenants;
 pub mod validate;
 pub mod view;

@@ -71,6 +71,10 @@ pub struct Metrics {
     pub nodes_watched: Gauge,
     reports_refused: Family<RefusalLabels, Counter>,
     pushes: Counter,
+    tenants_pushes: Counter,
+    tenants: Family<ClusterLabels, Gauge>,
+    tenants_refused: Family<ClusterLabels, Gauge>,
+    tenants_seconds: Histogram,
 }
 
 impl Default for Metrics {
@@ -91,6 +95,10 @@ impl Default for Metrics {
             nodes_watched: Gauge::default(),
             reports_refused: Family::default(),
             pushes: Counter::default(),
+            tenants_pushes: Counter::default(),
+            tenants: Family::default(),
+            tenants_refused: Family::default(),
+            tenants_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
         };
         let m = &metrics;
         registry.register("reconciles", "Reconciles of CacheClusters", m.reconciles.clone());
@@ -140,6 +148,27 @@ impl Default for Metrics {
             m.reports_refused.clone(),
         );
         registry.register("ring_pushes", "Ring documents pushed to nodes", m.pushes.clone());
+        registry.register(
+            "tenants_pushes",
+            "Tenants documents pushed to nodes",
+            m.tenants_pushes.clone(),
+        );
+        registry.register(
+            "tenants",
+            "Tenants that are bound to a cluster",
+            m.tenants.clone(),
+        );
+        registry.register(
+            "tenants_refused",
+            "Tenants that a cluster doesn't take",
+            m.tenants_refused.clone(),
+        );
+        registry.register_with_unit(
+            "tenants_pass_duration",
+            "How long a look at all tenants of a cluster took",
+            Unit::Seconds,
+            m.tenants_seconds.clone(),
+        );
         process::register(&mut registry);
         Self {
             registry: Arc::new(registry),
@@ -209,8 +238,28 @@ impl Metrics {
         self.pushes.inc();
     }
 
+    /// A tenants document is about to be pushed to a node.
+    pub fn pushed_tenants(&self) {
+        self.tenants_pushes.inc();
+    }
+
+    /// The tenants of a cluster were looked at.
+    pub fn looked_at_tenants(&self, took: Duration) {
+        self.tenants_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How many tenants a cluster has, and has refused.
+    pub fn count_tenants(&self, key: &ClusterKey, bound: i32, refused: i32) {
+        self.tenants.get_or_create(&key.into()).set(bound.into());
+        self.tenants_refused
+            .get_or_create(&key.into())
+            .set(refused.into());
+    }
+
     /// The cluster is gone, and its series with it.
     pub fn forget(&self, key: &ClusterKey) {
+        self.tenants.remove(&key.into());
+        self.tenants_refused.remove(&key.into());
         self.ring_epoch.remove(&key.into());
         self.last_success.remove(&key.into());
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_proto::credentials::LiveCredentials;
+use annulus_proto::tenants::{TenantId, TenantsDocument};
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{Sender, v1};
 use annulus_ring::{ClusterUid, DocumentError, Epoch, Incarnation, NodeId, RingDocument, SlotSet};
@@ -26,6 +27,7 @@ use tracing::{debug, warn};
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::suspect::{Patience, Voice, judge};
+use crate::tenants::usage::Usage;
 
 mod watcher;
 
@@ -61,6 +63,10 @@ pub struct Report {
     pub budget_bytes: u64,
     /// It was told to end, and waits for others to take over what it has.
     pub leaving: bool,
+    /// The version of the tenants document that it follows.
+    pub tenants_version: u64,
+    /// What the tenants use there.
+    pub tenants: Arc<[(TenantId, Usage)]>,
 }
 
 impl Report {
@@ -74,6 +80,7 @@ impl Report {
                 report.ready,
                 report.settled,
                 report.leaving,
+                report.tenants_version,
             )
         };
         acted_on(self) == acted_on(other) && self.declared == other.declared
@@ -296,10 +303,59 @@ impl Hub {
         let (connection, mut client) = self.client(key, node)?;
         self.shared.metrics.pushed();
         let answer = call(node, client.push_ring(request)).await?;
+        self.accept(key, uid.clone(), node, connection, answer);
+        Ok(())
+    }
+
+    /// Tells the nodes their tenants, as [`Self::push`] tells the ring.
+    pub async fn push_tenants(&self, key: &ClusterKey, nodes: Vec<NodeId>, document: &TenantsDocument) {
+        let request = v1::PushTenantsRequest {
+            sender: Some(operator(&document.cluster_uid, Epoch::NONE)),
+            document: document.to_json().into(),
+        };
+        let mut pushes = JoinSet::new();
+        for node in nodes {
+            let (hub, key, uid) = (self.clone(), key.clone(), document.cluster_uid.clone());
+            let request = request.clone();
+            pushes.spawn(async move {
+                if let Err(error) = hub.push_tenants_to(&key, uid, &node, request).await {
+                    debug!(cluster = %key, %error, "can't push the tenants");
+                }
+            });
+        }
+        let all = async { while pushes.join_next().await.is_some() {} };
+        if tokio::time::timeout(PUSHES_AWAITED, all).await.is_err() {
+            pushes.detach_all();
+        }
+    }
+
+    async fn push_tenants_to(
+        &self,
+        key: &ClusterKey,
+        uid: ClusterUid,
+        node: &NodeId,
+        request: v1::PushTenantsRequest,
+    ) -> Result<(), NodeError> {
+        let (connection, mut client) = self.client(key, node)?;
+        self.shared.metrics.pushed_tenants();
+        let answer = call(node, client.push_tenants(request)).await?;
+        self.accept(key, uid, node, connection, answer);
+        Ok(())
+    }
+
+    /// Takes what a node answered to a push as its report.
+    fn accept(
+        &self,
+        key: &ClusterKey,
+        uid: ClusterUid,
+        node: &NodeId,
+        connection: u64,
+        answer: v1::NodeReport,
+    ) {
         let watcher = Watcher {
             shared: Arc::clone(&self.shared),
             key: key.clone(),
-            uid: uid.clone(),
+            uid,
             id: node.clone(),
             connection,
             credentials: None,
@@ -307,7 +363,6 @@ impl Hub {
         if let Err(refusal) = watcher.accept(answer) {
             self.shared.metrics.report_refused(refusal.label());
         }
-        Ok(())
     }
 
     /// Asks a node for the ring that it has.

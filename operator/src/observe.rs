@@ -143,6 +143,7 @@ pub async fn view(
         since_first_answer: snapshot.since_first_answer,
         connecting: snapshot.connecting,
         dead: snapshot.dead,
+        tenants: ctx.summaries.of(key),
     };
     adopt_newer_from_nodes(ctx, cluster, &mut view).await;
     Ok(view)

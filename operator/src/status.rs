@@ -98,27 +98,34 @@ pub fn status(
         (ConditionType::Degraded, assessment.degraded),
     ]
     .into_iter()
-    .map(|(type_, verdict)| condition(&previous.conditions, type_, verdict, generation, now))
+    .map(|(type_, verdict)| {
+        let said = (verdict.holds, verdict.reason.as_str(), verdict.message);
+        condition(&previous.conditions, type_.as_str(), said, generation, now)
+    })
     .collect();
+    if let Outcome::Seen { view, .. } = outcome {
+        status.tenants = view.tenants.clone().or_else(|| previous.tenants.clone());
+    }
     status
 }
 
-fn condition(
+/// The condition that says whether it holds, for which reason, and a message. It keeps the time of its last transition.
+pub(crate) fn condition(
     previous: &[Condition],
-    type_: ConditionType,
-    verdict: Verdict,
+    type_: &str,
+    (holds, reason, message): (bool, &str, String),
     generation: i64,
     now: &Time,
 ) -> Condition {
-    let status = if verdict.holds { "True" } else { "False" };
+    let status = if holds { "True" } else { "False" };
     let before = previous
         .iter()
-        .find(|before| before.type_ == type_.as_str() && before.status == status);
+        .find(|before| before.type_ == type_ && before.status == status);
     Condition {
-        type_: type_.as_str().to_owned(),
+        type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: verdict.reason.as_str().to_owned(),
-        message: shorten(verdict.message),
+        reason: reason.to_owned(),
+        message: shorten(message),
         observed_generation: Some(generation),
         last_transition_time: before
             .map_or_else(|| now.clone(), |before| before.last_transition_time.clone()),

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use annulus_crds::bytes_of;
 use annulus_crds::v1alpha1::{
-    AllowedNamespaces, CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom,
-    NodeAddresses, Pool, Scheduling, ServiceType, defaults,
+    CacheCluster, CacheClusterSpec, EvictionPolicy, ImagePullPolicy, NamespacesFrom, NodeAddresses, Pool,
+    Scheduling, ServiceType, defaults,
 };
 use annulus_ring::{ClusterUid, NodeId, Weight};
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
@@ -22,8 +22,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::key::ClusterKey;
 
 mod rules;
+pub mod tenancy;
 mod tls;
 
+pub use tenancy::ValidTenancy;
 pub use tls::{PLAIN_PORT, TLS_PORT, TlsSecret, ValidClientTls, ValidTls};
 
 /// What the operator was installed with, for fields that a spec leaves out.
@@ -80,8 +82,8 @@ pub struct ValidCluster {
     pub service_annotations: BTreeMap<String, String>,
     /// Where cluster clients are sent.
     pub node_addresses: NodeAddresses,
-    /// Whose pods may connect as clients.
-    pub allowed_namespaces: AllowedNamespaces,
+    /// Who may have a tenant, and how much of the cluster.
+    pub tenancy: ValidTenancy,
     /// The operator's own namespace, where it is known.
     pub operator_namespace: Option<String>,
     /// Where the password is.
@@ -124,6 +126,25 @@ impl ValidPool {
     /// So many of its nodes, as its StatefulSet makes them. A checked pool's names are always node ids.
     pub fn first_nodes(&self, count: u16) -> impl Iterator<Item = NodeId> + '_ {
         (0..count).filter_map(|ordinal| self.pod_name(ordinal).parse().ok())
+    }
+
+    /// The budget for data of each of its nodes: what the spec says, or what nodes derive by themselves, which is their
+    /// memory limit less 15 %, less at least 64 MiB, but never less more than half.
+    pub fn budget_bytes(&self) -> u64 {
+        let limit = self.memory_limit_bytes;
+        let headroom = (limit / 100 * 15).max((64 << 20).min(limit / 2));
+        self.memory_max_bytes.unwrap_or(limit - headroom)
+    }
+}
+
+impl ValidCluster {
+    /// What entries of all tenants together may take in the whole cluster, copies not counted.
+    pub fn budget_bytes(&self) -> u64 {
+        let pools = self.pools.iter();
+        let all: u64 = pools
+            .map(|pool| u64::from(pool.nodes) * pool.budget_bytes())
+            .sum();
+        all / u64::from(self.replication_factor.max(1))
     }
 }
 
@@ -197,17 +218,26 @@ impl std::error::Error for InvalidSpec {}
 
 /// Collects mistakes.
 #[derive(Default)]
-struct Mistakes(Vec<Mistake>);
+pub(crate) struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
+    /// What was collected, if anything.
+    pub(crate) fn into_result(self) -> Result<(), InvalidSpec> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidSpec { mistakes: self.0 })
+        }
+    }
+
+    pub(crate) fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         self.0.push(Mistake {
             field: field.into(),
             problem: problem.into(),
         });
     }
 
-    fn require(&mut self, holds: bool, field: &str, problem: &str) {
+    pub(crate) fn require(&mut self, holds: bool, field: &str, problem: &str) {
         if !holds {
             self.add(field, problem);
         }
@@ -237,6 +267,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
     );
     let pools = pools(&key.name, spec, &mut mistakes);
     let transfer_bytes_per_second = rules::transfer_bytes_per_second(spec, &mut mistakes);
+    let tenancy = tenancy::check(spec.tenancy.as_ref(), &mut mistakes);
     let (Ok(uid), Some(image), true) = (uid, image, mistakes.0.is_empty()) else {
         return Err(InvalidSpec { mistakes: mistakes.0 });
     };
@@ -280,11 +311,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         service_type: service.type_.unwrap_or_default(),
         service_annotations: service.annotations,
         node_addresses: service.node_addresses.unwrap_or_default(),
-        allowed_namespaces: spec
-            .tenancy
-            .as_ref()
-            .and_then(|tenancy| tenancy.allowed_namespaces.clone())
-            .unwrap_or_default(),
+        tenancy,
         operator_namespace: installation.namespace.clone(),
         auth: auth(&key.name, spec),
         tls: tls::checked(spec),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::defaults;
+use annulus_crds::v1alpha1::{ClusterTenantsStatus, defaults};
 use annulus_ring::{Address, Epoch, NodeId, Observed, RingDocument, Zone};
 
 use tokio::time::Instant;
@@ -33,6 +33,8 @@ pub struct View {
     pub connecting: bool,
     /// Nodes that are taken for dead because of what was heard of them, and when that was last.
     pub dead: BTreeMap<NodeId, Instant>,
+    /// What the tenants' controller says of them; `None` while it has said nothing.
+    pub tenants: Option<ClusterTenantsStatus>,
 }
 
 /// A StatefulSet.

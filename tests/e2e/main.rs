@@ -11,6 +11,7 @@ mod pools;
 mod ready;
 mod replication;
 mod scaling;
+mod tenants;
 
 /// Resources so small that many caches fit on a developer's machine.
 const SMALL: &str = "resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 128Mi}}";

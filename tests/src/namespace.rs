@@ -19,8 +19,7 @@ use crate::kubernetes::{Kubernetes, results_dir};
 use crate::operator::{self, Operator};
 use crate::wait::{seconds, until};
 
-const KINDS: &str =
-    "cacheclusters,statefulsets,pods,services,configmaps,poddisruptionbudgets,serviceaccounts,endpointslices";
+const KINDS: &str = "cacheclusters,cachetenants,statefulsets,pods,services,configmaps,poddisruptionbudgets,serviceaccounts,endpointslices";
 
 /// A running test.
 pub struct Test {

@@ -413,6 +413,10 @@ impl Peer for Service {
         }))
     }
 
+    async fn push_tenants(&self, _: Request<v1::PushTenantsRequest>) -> Answer<v1::NodeReport> {
+        Err(Status::unimplemented("stand-ins have no tenants"))
+    }
+
     async fn exchange(&self, _: Request<v1::ExchangeRequest>) -> Answer<v1::ExchangeReply> {
         Err(not_asked())
     }

@@ -42,3 +42,8 @@ pub const HTTP_PORT: u16 = 9121;
 
 /// The key of the auth Secret that holds the password.
 pub const AUTH_SECRET_KEY: &str = "password";
+
+/// How many tenants a cluster takes.
+pub const TENANTS_MAX: u32 = 1_000;
+/// How long a tenant's old password works beside the new one.
+pub const ROTATION_OVERLAP_MS: u64 = 600_000;

@@ -1,13 +1,28 @@
-//! Version `v1alpha1`: what a user writes ([`CacheClusterSpec`]), what the operator answers
-//! ([`CacheClusterStatus`]), and what an absent field means ([`defaults`]).
+//! Version `v1alpha1`: what a user writes ([`CacheClusterSpec`], [`CacheTenantSpec`]), what the operator answers
+//! ([`CacheClusterStatus`], [`CacheTenantStatus`]), and what an absent field means ([`defaults`]).
 
 pub mod defaults;
 mod spec;
 mod status;
+mod tenancy;
+mod tenant;
+mod tenant_status;
 
 pub use spec::{
-    AllowedNamespaces, Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy,
-    ImagePullPolicy, Memory, NamespacesFrom, NodeAddresses, Persistence, PodMetadata, Pool, Replication,
-    Scheduling, SecretRef, Service, ServiceType, Tenancy, Tls, TlsMode,
+    Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, ImagePullPolicy, Memory,
+    NodeAddresses, Persistence, PodMetadata, Pool, Replication, Scheduling, SecretRef, Service, ServiceType,
+    Tls, TlsMode,
 };
-pub use status::{CacheClusterStatus, ConditionType, MemberStatus, Reason, RingStatus};
+pub use status::{
+    CacheClusterStatus, ClusterTenantsStatus, ConditionType, MemberStatus, Reason, RingStatus, TenantRefusals,
+};
+pub use tenancy::{
+    AllowedNamespaces, NamespacesFrom, NetworkPolicyMode, OverRate, Tenancy, TenantDefaults, TenantLimits,
+    TenantQuota, TenantTtl,
+};
+pub use tenant::{
+    CacheTenant, CacheTenantSpec, ClusterRef, DeletionPolicy, Permissions, Rotation, TenantAccess, TenantUser,
+};
+pub use tenant_status::{
+    BindingStatus, CacheTenantStatus, TenantConditionType, TenantReason, TenantUsageStatus,
+};

@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::{
     Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::CacheClusterStatus;
+use super::tenancy::Tenancy;
 
 /// The desired state of a cache cluster.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -143,8 +143,7 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
 
-    /// Which namespaces may have tenants on this cluster. Has an effect once CacheTenant exists; until then only
-    /// clients that hold the cluster's password get in.
+    /// Which namespaces may have tenants on this cluster, and how much of it. Default: only its own, without limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenancy: Option<Tenancy>,
 
@@ -473,38 +472,4 @@ pub struct Persistence {
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
-}
-
-/// Who may have a tenant here.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Tenancy {
-    /// The namespaces whose pods may connect, where the network plugin enforces `NetworkPolicy`, and whose
-    /// `CacheTenant`s may bind once there are any. Default: the cluster's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allowed_namespaces: Option<AllowedNamespaces>,
-}
-
-/// A choice of namespaces, in the manner of Gateway API's `allowedRoutes`.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)").message("selector goes with from: Selector, and only with it"))]
-pub struct AllowedNamespaces {
-    /// `Same` (the cluster's own), `All`, or `Selector`.
-    pub from: NamespacesFrom,
-    /// Labels of the namespaces, with `from: Selector`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<LabelSelector>,
-}
-
-/// Which namespaces are meant.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NamespacesFrom {
-    /// The cluster's own.
-    #[default]
-    Same,
-    /// Every one.
-    All,
-    /// Those with the labels.
-    Selector,
 }

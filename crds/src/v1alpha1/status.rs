@@ -38,6 +38,38 @@ pub struct CacheClusterStatus {
     /// Where clients connect: host and port of the Service.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
+    /// The `CacheTenant`s that name this cluster. Absent while there never were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<ClusterTenantsStatus>,
+}
+
+/// The tenants of a cluster.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterTenantsStatus {
+    /// Those that are bound.
+    pub bound: i32,
+    /// Those that the cluster doesn't take.
+    pub refused: i32,
+    /// Why not; each tenant's own conditions say more.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["reason".into()]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<TenantRefusals>,
+    /// The highest number that a tenant ever had here: numbers are not used again.
+    #[serde(default)]
+    pub last_id: u32,
+}
+
+/// How many tenants are refused for a reason.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantRefusals {
+    /// The reason of their condition Accepted.
+    pub reason: String,
+    /// How many.
+    pub tenants: i32,
+    /// One of them, as `namespace/name`.
+    pub example: String,
 }
 
 /// The ring's movement.

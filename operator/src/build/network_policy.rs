@@ -2,18 +2,21 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client, with TLS and without | pods of the namespaces that `spec.tenancy.allowedNamespaces` names; everybody with `from: All`, or when the Service reaches outside; operators, which see whether clients get through |
+//! | client, with TLS and without | pods of the cluster's namespace and of those with a bound tenant; with `tenancy.networkPolicy: Allowed` of all that may have one; everybody with `Off`, or when the Service reaches outside; operators, which see whether clients get through |
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | everybody |
 //!
-//! Nodes themselves open connections to their peers and to DNS only.
+//! Nodes themselves open connections to their peers and to DNS only. Namespaces with a bound tenant are in a policy of their
+//! own, `<cluster>-tenants`, so that the two are written by one controller each: policies add up.
 
-use annulus_crds::v1alpha1::{AllowedNamespaces, NamespacesFrom, ServiceType, defaults};
+use std::collections::BTreeSet;
+
+use annulus_crds::v1alpha1::{AllowedNamespaces, NamespacesFrom, NetworkPolicyMode, ServiceType, defaults};
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
     NetworkPolicySpec,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{metadata, pod_selector, selects};
@@ -77,9 +80,48 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
     }
 }
 
+/// Name of the policy that admits tenants.
+pub fn tenants_name(cluster: &str) -> String {
+    format!("{cluster}-tenants")
+}
+
+/// Admits the pods of namespaces that have a bound tenant; nobody's where there are none.
+pub fn for_tenants(cluster: &ValidCluster, namespaces: &BTreeSet<String>) -> NetworkPolicy {
+    let bound = LabelSelectorRequirement {
+        key: NAMESPACE_LABEL.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(namespaces.iter().cloned().collect()),
+    };
+    let rule = NetworkPolicyIngressRule {
+        ports: Some(vec![port("TCP", defaults::CLIENT_PORT)]),
+        from: Some(vec![NetworkPolicyPeer {
+            pod_selector: Some(LabelSelector::default()),
+            namespace_selector: Some(LabelSelector {
+                match_expressions: Some(vec![bound]),
+                match_labels: None,
+            }),
+            ip_block: None,
+        }]),
+    };
+    NetworkPolicy {
+        metadata: metadata(cluster, tenants_name(&cluster.key.name)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selects(pod_selector(&cluster.key.name))),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(if namespaces.is_empty() {
+                Vec::new()
+            } else {
+                vec![rule]
+            }),
+            egress: None,
+        }),
+    }
+}
+
 /// Where clients may be; `None` for anywhere.
 fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
-    if cluster.service_type != ServiceType::ClusterIp {
+    let tenancy = &cluster.tenancy;
+    if cluster.service_type != ServiceType::ClusterIp || tenancy.network_policy == NetworkPolicyMode::Off {
         return None;
     }
     let of_namespaces = |namespaces: Option<LabelSelector>| NetworkPolicyPeer {
@@ -88,7 +130,10 @@ fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
         ip_block: None,
     };
     let mut peers = vec![of_namespaces(None)];
-    match &cluster.allowed_namespaces {
+    if tenancy.network_policy == NetworkPolicyMode::Enforce {
+        return Some(peers);
+    }
+    match &tenancy.allowed_namespaces {
         AllowedNamespaces {
             from: NamespacesFrom::Same,
             ..

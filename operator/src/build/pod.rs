@@ -1,6 +1,7 @@
 //! The pod template of a pool. It satisfies the `restricted` pod security standard.
 
 use annulus_crds::v1alpha1::{EvictionPolicy, ImagePullPolicy, defaults};
+use annulus_proto::tenants::TENANTS_DOCUMENT_KEY;
 use annulus_ring::RING_DOCUMENT_KEY;
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
@@ -14,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 mod tls;
 
-use super::{POOL_LABEL, labels, pod_selector, ring_config_map_name, selects};
+use super::{POOL_LABEL, labels, pod_selector, ring_config_map_name, selects, tenants_secret_name};
 use crate::validate::{ValidCluster, ValidPool};
 
 const CONTAINER: &str = "node";
@@ -22,6 +23,7 @@ const CONTAINER: &str = "node";
 const USER: i64 = 65_532;
 const RING_DIR: &str = "/etc/annulus/ring";
 const AUTH_DIR: &str = "/etc/annulus/auth";
+const TENANTS_DIR: &str = "/etc/annulus/tenants";
 const DATA_DIR: &str = "/var/lib/annulus";
 /// The data folder holds the last ring document alone.
 const DATA_SIZE_MAX: &str = "16Mi";
@@ -106,7 +108,11 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
         ImagePullPolicy::IfNotPresent => "IfNotPresent",
         ImagePullPolicy::Never => "Never",
     };
-    let mut mounts = vec![mount("ring", RING_DIR, true), mount("data", DATA_DIR, false)];
+    let mut mounts = vec![
+        mount("ring", RING_DIR, true),
+        mount("tenants", TENANTS_DIR, true),
+        mount("data", DATA_DIR, false),
+    ];
     if cluster.auth.secret().is_some() {
         mounts.push(mount("auth", AUTH_DIR, true));
     }
@@ -174,6 +180,10 @@ fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {
         text("ANNULUS_PEER_BIND", any(defaults::PEER_PORT)),
         text("ANNULUS_HTTP_BIND", any(defaults::HTTP_PORT)),
         text("ANNULUS_RING_FILE", format!("{RING_DIR}/{RING_DOCUMENT_KEY}")),
+        text(
+            "ANNULUS_TENANTS_FILE",
+            format!("{TENANTS_DIR}/{TENANTS_DOCUMENT_KEY}"),
+        ),
         text("ANNULUS_DATA_DIR", DATA_DIR.to_owned()),
         text("ANNULUS_EVICTION_POLICY", eviction.to_owned()),
     ];
@@ -204,6 +214,13 @@ fn volumes(cluster: &ValidCluster) -> Vec<Volume> {
             }),
             ..Volume::default()
         },
+        // It may come after the pods, with the first tenant.
+        secret(
+            "tenants",
+            tenants_secret_name(&cluster.key.name),
+            TENANTS_DOCUMENT_KEY,
+            Some(true),
+        ),
         Volume {
             name: "data".to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
@@ -213,25 +230,29 @@ fn volumes(cluster: &ValidCluster) -> Vec<Volume> {
             ..Volume::default()
         },
     ];
-    if let Some(secret) = cluster.auth.secret() {
-        let key = defaults::AUTH_SECRET_KEY.to_owned();
-        volumes.push(Volume {
-            name: "auth".to_owned(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(secret.to_owned()),
-                items: Some(vec![KeyToPath {
-                    path: key.clone(),
-                    key,
-                    mode: None,
-                }]),
-                default_mode: Some(0o440),
-                optional: None,
-            }),
-            ..Volume::default()
-        });
+    if let Some(name) = cluster.auth.secret() {
+        volumes.push(secret("auth", name.to_owned(), defaults::AUTH_SECRET_KEY, None));
     }
     volumes.extend(tls::volumes(cluster));
     volumes
+}
+
+/// One key of a Secret as a file.
+fn secret(volume: &str, name: String, key: &str, optional: Option<bool>) -> Volume {
+    Volume {
+        name: volume.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(name),
+            items: Some(vec![KeyToPath {
+                path: key.to_owned(),
+                key: key.to_owned(),
+                mode: None,
+            }]),
+            default_mode: Some(0o440),
+            optional,
+        }),
+        ..Volume::default()
+    }
 }
 
 fn apart_by_host(cluster: &ValidCluster) -> Affinity {

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use annulus_crds::v1alpha1::defaults;
+use annulus_proto::tenants::PasswordDigest;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use sha2::{Digest, Sha256};
 
 use super::metadata;
 use crate::validate::ValidCluster;
@@ -14,9 +16,26 @@ const PASSWORD_LENGTH: usize = 32;
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A password that nobody else has: 32 letters and digits, 190 bits. It has no `Debug`, so that no log shows it.
+#[derive(Clone)]
 pub struct Password(String);
 
 impl Password {
+    /// A password that was drawn before, and kept in a Secret. One that is shorter was not drawn here.
+    pub fn known(text: &str) -> Option<Self> {
+        (text.len() >= PASSWORD_LENGTH && text.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            .then(|| Self(text.to_owned()))
+    }
+
+    /// What nodes know of it.
+    pub fn digest(&self) -> PasswordDigest {
+        PasswordDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The password itself, for where it is kept.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Draws a password from bytes that `fill` draws at random.
     pub fn draw<E>(mut fill: impl FnMut(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
         let mut password = String::with_capacity(PASSWORD_LENGTH);

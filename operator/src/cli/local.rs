@@ -1,8 +1,9 @@
-//! `annulus-operator local`: a `CacheCluster` from a file as node processes on loopback, without Kubernetes.
+//! `annulus-operator local`: a `CacheCluster` and its tenants from a file as node processes on loopback, without Kubernetes.
 //!
 //! The same validation, the same planning and the same peer protocol as on Kubernetes; only who starts the
 //! processes, and where the ring document is kept (in memory), differ. The file is read again when it
-//! changes, so a ring can be watched while it grows and shrinks. No passwords: it listens on loopback alone.
+//! changes, so a ring can be watched while it grows and shrinks. Without a folder for what is to be kept there are neither
+//! tenants nor passwords: it listens on loopback alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, EvictionPolicy};
+use annulus_crds::v1alpha1::EvictionPolicy;
 use annulus_ring::{Address, Advance, Desired, DrawOptions, NodeId, Observed, RingDocument, advance, draw};
 use clap::Args;
 use tokio::process::{Child, Command};
@@ -20,11 +21,15 @@ use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 use crate::node_client::{Hub, Snapshot};
 use crate::plan;
-use crate::validate::{Installation, ValidCluster, ValidTls, validate};
+use crate::validate::{ValidCluster, ValidTls};
 
 mod certificates;
+mod file;
+mod tenants;
 
 use certificates::Certificates;
+use file::{File, parse};
+use tenants::Tenants;
 
 /// How often the file is looked at and dead processes are started again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -40,7 +45,7 @@ const NODES_MAX: usize = 64;
 /// Run a `CacheCluster` of a file as processes on loopback.
 #[derive(Debug, Args)]
 pub struct LocalArgs {
-    /// YAML with one `CacheCluster`; read again when it changes.
+    /// YAML with one `CacheCluster`, and the `CacheTenant`s and `Namespace`s that go with it; read again when it changes.
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
 
@@ -48,7 +53,8 @@ pub struct LocalArgs {
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1024..=55_000))]
     port: u16,
 
-    /// Folder for what must outlast the processes: with `tls` in the file, authority and certificates. Only you may read it.
+    /// Folder for what must outlast the processes: authority and certificates, tenants' documents and bindings. Only you may
+    /// read it. There are tenants only with it.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -61,17 +67,29 @@ pub struct LocalArgs {
 pub async fn run(args: LocalArgs) -> Result<(), String> {
     let (wake, woken) = mpsc::unbounded_channel();
     let text = read(&args.file)?;
-    let cluster = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
+    let content = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
+    let tenants = args
+        .state_dir
+        .as_deref()
+        .map(|folder| Tenants::open(folder, args.port, &content.cluster.uid))
+        .transpose()?;
+    if tenants.is_none() && !content.tenants.is_empty() {
+        return Err(
+            "say with --state-dir DIR where the CacheTenants' credentials are to be written".to_owned(),
+        );
+    }
     let certificates = Certificates::new(args.state_dir);
     let local = Local {
         certificates,
-        key: cluster.key.clone(),
+        key: content.cluster.key.clone(),
         hub: Hub::new(REPORT_INTERVAL, SILENCE, wake, Metrics::default()),
         program: args.node.unwrap_or_else(node_program),
         first_port: args.port,
         file: args.file,
         text,
-        cluster,
+        content,
+        tenants,
+        tenants_said: Vec::new(),
         nodes: BTreeMap::new(),
         ended: BTreeSet::new(),
         document: None,
@@ -92,7 +110,9 @@ struct Local {
     first_port: u16,
     file: PathBuf,
     text: String,
-    cluster: ValidCluster,
+    content: File,
+    tenants: Option<Tenants>,
+    tenants_said: Vec<String>,
     nodes: BTreeMap<NodeId, Process>,
     /// Nodes whose process ended, until the next one answers.
     ended: BTreeSet<NodeId>,
@@ -151,13 +171,18 @@ impl Local {
             Ok(text) if text == self.text => {}
             Ok(text) => {
                 match parse(&text) {
-                    Ok(cluster) if cluster.tls.peers != self.cluster.tls.peers => {
+                    Ok(content) if content.cluster.tls.peers != self.content.cluster.tls.peers => {
                         say("not taken over: tls.peers can't change while the cluster lives");
                     }
-                    Ok(cluster) if cluster.key == self.key => self.cluster = cluster,
-                    Ok(cluster) => say(&format!(
+                    Ok(content) if content.cluster.key == self.key => {
+                        self.content = content;
+                        if let Some(tenants) = &mut self.tenants {
+                            tenants.look_soon();
+                        }
+                    }
+                    Ok(content) => say(&format!(
                         "not taken over: the name changed from {} to {}",
-                        self.key.name, cluster.key.name
+                        self.key, content.cluster.key
                     )),
                     Err(problem) => say(&format!("not taken over: {problem}")),
                 }
@@ -169,7 +194,7 @@ impl Local {
 
     /// One process for each node that is wanted or still on the ring.
     fn keep_processes(&mut self) -> Result<(), String> {
-        let mut wanted: Vec<NodeId> = desired(&self.cluster)
+        let mut wanted: Vec<NodeId> = desired(&self.content.cluster)
             .members
             .into_iter()
             .map(|member| member.id)
@@ -187,7 +212,7 @@ impl Local {
                 .map(|member| member.id.clone()),
         );
         self.certificates
-            .keep(&self.cluster, wanted.iter().cloned().collect())?;
+            .keep(&self.content.cluster, wanted.iter().cloned().collect())?;
         let (nodes, ended) = (&mut self.nodes, &mut self.ended);
         nodes.retain(|id, process| {
             let runs = matches!(process.child.try_wait(), Ok(None));
@@ -210,7 +235,7 @@ impl Local {
         });
         self.hub.sync(
             &self.key,
-            &self.cluster.uid,
+            &self.content.cluster.uid,
             &addresses.collect(),
             self.certificates.own(),
         );
@@ -224,7 +249,7 @@ impl Local {
             .unwrap_or(self.first_port);
         let on_loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
         let mut command = Command::new(&self.program);
-        let tls = self.cluster.tls.clone();
+        let tls = self.content.cluster.tls.clone();
         let plain = if tls.has_plain_port() {
             on_loopback(client_port)
         } else {
@@ -241,15 +266,18 @@ impl Local {
             .args(["--http-bind", &on_loopback(0)])
             .args([
                 "--cluster-uid",
-                self.cluster.uid.as_str(),
+                self.content.cluster.uid.as_str(),
                 "--node-id",
                 id.as_str(),
             ])
-            .args(["--threads", &self.cluster.threads.unwrap_or(1).to_string()])
+            .args([
+                "--threads",
+                &self.content.cluster.threads.unwrap_or(1).to_string(),
+            ])
             .args(["--log-level", "warn"])
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let policy = match self.cluster.eviction_policy {
+        let policy = match self.content.cluster.eviction_policy {
             EvictionPolicy::TinyLfu => "tinylfu",
             EvictionPolicy::S3Fifo => "s3fifo",
             EvictionPolicy::Lru => "lru",
@@ -258,12 +286,19 @@ impl Local {
         };
         command.args(["--eviction-policy", policy]);
         let pool = self
+            .content
             .cluster
             .pools
             .iter()
             .find(|pool| (0..pool.nodes).any(|n| pool.pod_name(n) == id.as_str()));
         if let Some(bytes) = pool.and_then(|pool| pool.memory_max_bytes) {
             command.args(["--max-memory", &bytes.to_string()]);
+        }
+        if let Some(tenants) = &self.tenants {
+            command.env("ANNULUS_TENANTS_FILE", tenants.document_file());
+            if let Some(password) = tenants.password_file(&self.content.cluster.auth)? {
+                command.env("ANNULUS_PASSWORD_FILE", password);
+            }
         }
         let child = command.spawn().map_err(|error| {
             format!("can't start {}: {error}; build it with cargo build --release -p annulus-node, or name it with --node", self.program.display())
@@ -279,7 +314,7 @@ impl Local {
     async fn step(&mut self) -> Result<(), String> {
         let snapshot = self.hub.snapshot(&self.key);
         let observed = observed(&snapshot, &self.nodes);
-        let desired = desired(&self.cluster);
+        let desired = desired(&self.content.cluster);
         self.ended.retain(|id| !snapshot.reports.contains_key(id));
         let failed = self.failed(&snapshot);
         match advance(self.document.as_ref(), &desired, &observed, &failed) {
@@ -297,6 +332,29 @@ impl Local {
             Advance::Steady => self.show(),
         }
         self.push(&snapshot).await;
+        self.step_tenants(&snapshot).await
+    }
+
+    /// The tenants as the file says, in their files first and then in the nodes.
+    async fn step_tenants(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let Some(tenants) = &mut self.tenants else {
+            return Ok(());
+        };
+        let versions = snapshot.reports.values().map(|report| report.tenants_version);
+        let said = tenants.step(&self.content, versions.max().unwrap_or_default())?;
+        for line in said.iter().filter(|line| !self.tenants_said.contains(line)) {
+            say(line);
+        }
+        if !said.is_empty() {
+            self.tenants_said = said;
+        }
+        let document = tenants.document();
+        let behind = snapshot.reports.iter();
+        let behind = behind.filter(|(_, report)| report.tenants_version < document.version);
+        let behind: Vec<NodeId> = behind.map(|(id, _)| id.clone()).collect();
+        if !behind.is_empty() {
+            self.hub.push_tenants(&self.key, behind, document).await;
+        }
         Ok(())
     }
 
@@ -375,19 +433,6 @@ fn desired(cluster: &ValidCluster) -> Desired {
 
 fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| format!("can't read {}: {error}", file.display()))
-}
-
-fn parse(text: &str) -> Result<ValidCluster, String> {
-    let mut cluster: CacheCluster =
-        serde_yaml::from_str(text).map_err(|error| format!("no CacheCluster: {error}"))?;
-    let name = cluster.metadata.name.clone().unwrap_or_default();
-    cluster.metadata.namespace = Some("local".to_owned());
-    cluster.metadata.uid = Some(format!("local-{name}"));
-    let installation = Installation {
-        node_image: Some("local".to_owned()),
-        namespace: None,
-    };
-    validate(&cluster, &installation).map_err(|invalid| invalid.to_string())
 }
 
 fn node_program() -> PathBuf {

@@ -1,5 +1,6 @@
 //! `annulus-operator run`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::caches::{Caches, Zones};
-use crate::context::{Context, Memory};
+use crate::caches::{Caches, Namespaces, Zones};
+use crate::context::{Context, Memory, Summaries};
 use crate::controller;
 use crate::events::Events;
 use crate::http::{self, Readiness};
@@ -22,10 +23,16 @@ use crate::leader;
 use crate::metrics::Metrics;
 use crate::node_client::Hub;
 use crate::service_paths::ServicePaths;
+use crate::tenants;
+use crate::tenants::controller::Wake;
+use crate::tenants::memory::Tenancy;
 use crate::validate::Installation;
 
 /// Longest wait for the lease to be given up on the way out.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
+
+/// Longest wait for the labels of namespaces at the start.
+const LABELS_MAX: Duration = Duration::from_secs(5);
 
 /// What `run` is told.
 #[derive(Debug, Args)]
@@ -133,9 +140,12 @@ async fn lead(
     let hub = Hub::new(
         Duration::from_millis(args.report_interval_ms),
         Duration::from_millis(args.failover_after_ms),
-        hub_wake,
+        hub_wake.clone(),
         metrics.clone(),
     );
+    let (wake_tenants, tenants_wakes) = mpsc::unbounded_channel();
+    let namespaces = Namespaces::watch(client.clone(), wake_tenants.clone(), &mut watches);
+    let summaries = Summaries::default();
     let zones = Zones::watch(client.clone(), &mut watches);
     let events = Events::new(client.clone(), identity, metrics.clone());
     let scopes: Vec<Option<&str>> = match args.namespaces.as_slice() {
@@ -149,7 +159,13 @@ async fn lead(
     let mut wakes: Vec<(Option<String>, UnboundedSender<ClusterKey>)> = Vec::new();
     for namespace in scopes {
         let (wake, scope_wakes) = mpsc::unbounded_channel();
-        let caches = Caches::watch(client.clone(), namespace, wake.clone(), &mut watches);
+        let caches = Caches::watch(
+            client.clone(),
+            namespace,
+            wake.clone(),
+            wake_tenants.clone(),
+            &mut watches,
+        );
         wakes.push((namespace.map(str::to_owned), wake));
         let context = Arc::new(Context {
             client: client.clone(),
@@ -164,6 +180,7 @@ async fn lead(
                 namespace: Some(own_namespace.clone()),
             },
             memory: Memory::default(),
+            summaries: summaries.clone(),
         });
         controllers.push((context, scope_wakes));
     }
@@ -174,25 +191,41 @@ async fn lead(
             .await
             .map_err(|error| format!("the caches can't be filled: {error}"))?;
     }
+    namespaces.filled(LABELS_MAX).await;
     info!("caches are filled");
     readiness.set(true);
+    let tenancy = Arc::new(Tenancy {
+        scopes: controllers
+            .iter()
+            .map(|(context, _)| Arc::clone(context))
+            .collect(),
+        watched: (!args.namespaces.is_empty()).then(|| args.namespaces.iter().cloned().collect()),
+        namespaces,
+        wake: hub_wake,
+        memory: parking_lot::Mutex::new(HashMap::new()),
+    });
     let concurrency = args.concurrency;
     let controllers = controllers
         .into_iter()
         .map(|(context, wakes)| controller::run(context, wakes, concurrency));
     tokio::select! {
         _ = futures::future::join_all(controllers) => Err("the controller ended".to_owned()),
-        () = forward(hub_wakes, wakes) => Err("the connections to nodes ended".to_owned()),
+        () = tenants::controller::run(tenancy, tenants_wakes) => Err("the tenants' controller ended".to_owned()),
+        () = forward(hub_wakes, wakes, wake_tenants) => Err("the connections to nodes ended".to_owned()),
         _ = watches.join_next() => Err("a watch ended".to_owned()),
     }
 }
 
-/// Hands the hub's wake-ups to the controller whose namespace it is.
+/// Hands the hub's wake-ups to the controller whose namespace it is, and to the tenants' controller.
 async fn forward(
     mut hub_wakes: UnboundedReceiver<ClusterKey>,
     scopes: Vec<(Option<String>, UnboundedSender<ClusterKey>)>,
+    tenants: UnboundedSender<Wake>,
 ) {
     while let Some(key) = hub_wakes.recv().await {
+        if tenants.send(Wake::Nodes(key.clone())).is_err() {
+            return;
+        }
         let scope = scopes
             .iter()
             .find(|(namespace, _)| namespace.as_ref().is_none_or(|only| *only == key.namespace));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use annulus_proto::credentials::{LiveCredentials, connector};
 use annulus_proto::identity::PeerIdentity;
+use annulus_proto::tenants::TenantId;
 use annulus_proto::v1::Copies;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::{MessageError, Sender, v1};
@@ -281,5 +282,11 @@ fn read_report(message: v1::NodeReport, uid: &ClusterUid, id: &NodeId) -> Result
         used_bytes: message.used_bytes,
         budget_bytes: message.budget_bytes,
         leaving: message.leaving,
+        tenants_version: message.tenants_version,
+        tenants: message
+            .tenants
+            .iter()
+            .map(|usage| (TenantId(usage.tenant), usage.into()))
+            .collect(),
     })
 }

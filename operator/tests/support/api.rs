@@ -22,6 +22,8 @@ pub struct FakeApi(Arc<Mutex<State>>);
 struct State {
     objects: BTreeMap<String, Value>,
     writes: Vec<String>,
+    reads: u64,
+    refused: Option<String>,
     changes: u64,
 }
 
@@ -48,6 +50,16 @@ impl FakeApi {
     /// What was written since the last call, as `VERB path`.
     pub fn take_writes(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().writes)
+    }
+
+    /// How many reads there were since the last call.
+    pub fn take_reads(&self) -> u64 {
+        std::mem::take(&mut self.0.lock().reads)
+    }
+
+    /// Refuses to create anything at that path, or again nothing.
+    pub fn refuse(&self, path: Option<&str>) {
+        self.0.lock().refused = path.map(str::to_owned);
     }
 
     /// The object at that path.
@@ -89,7 +101,9 @@ impl FakeApi {
 
     fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
         let mut state = self.0.lock();
-        if *method != Method::GET {
+        if *method == Method::GET {
+            state.reads += 1;
+        } else {
             state.writes.push(format!("{method} {path}"));
         }
         match method.as_str() {
@@ -98,6 +112,7 @@ impl FakeApi {
                 .get(path)
                 .cloned()
                 .map_or_else(|| failure(404, "NotFound"), |object| (200, object)),
+            "POST" if state.refused.as_deref() == Some(path) => failure(403, "Forbidden"),
             "POST" => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
                 if state.objects.contains_key(&path) {

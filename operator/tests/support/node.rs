@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use annulus_proto::credentials::{LiveCredentials, PeerCredentials, PeerStream};
+use annulus_proto::tenants::TenantsDocument;
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
 use annulus_proto::{Sender, v1};
 use annulus_ring::{Epoch, Incarnation, NodeId, RingDocument};
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 /// What a node has.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub struct State {
     /// The cluster that it says it is of.
     pub uid: String,
@@ -29,6 +31,12 @@ pub struct State {
     pub incarnation: Incarnation,
     /// Its ring.
     pub document: Option<RingDocument>,
+    /// Its tenants.
+    pub tenants: Option<TenantsDocument>,
+    /// What they use, in bytes each.
+    pub tenant_bytes: u64,
+    /// It is of a version that knows no tenants.
+    pub deaf_to_tenants: bool,
     /// Keys, which are no reason to reconcile.
     pub keys: u64,
     /// It was told to end.
@@ -95,6 +103,9 @@ impl FakeNode {
             id: id.to_owned(),
             incarnation: Incarnation(incarnation),
             document: None,
+            tenants: None,
+            tenant_bytes: 0,
+            deaf_to_tenants: false,
             keys: 0,
             leaving: false,
             hangs: false,
@@ -131,6 +142,11 @@ impl FakeNode {
             .map_or(Epoch::NONE, |document| document.epoch)
     }
 
+    /// The tenants that it has.
+    pub fn tenants(&self) -> Option<TenantsDocument> {
+        self.state.borrow().tenants.clone()
+    }
+
     /// How many report streams are open.
     pub fn watchers(&self) -> usize {
         self.state.receiver_count()
@@ -165,8 +181,21 @@ fn report(state: &State) -> v1::NodeReport {
             .map(|document| declared(document, &id))
             .unwrap_or_default(),
         leaving: state.leaving,
+        tenants_version: state.tenants.as_ref().map_or(0, |tenants| tenants.version),
+        tenants: tenants(state),
         ..v1::NodeReport::default()
     }
+}
+
+fn tenants(state: &State) -> Vec<v1::TenantUsage> {
+    let tenants = state.tenants.iter().flat_map(|document| &document.tenants);
+    tenants
+        .map(|tenant| v1::TenantUsage {
+            tenant: tenant.id.0,
+            used_bytes: state.tenant_bytes,
+            ..v1::TenantUsage::default()
+        })
+        .collect()
 }
 
 /// Whoever is to have copies of what the node serves has them.
@@ -196,9 +225,20 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Peer for Service {
     async fn push_tenants(
         &self,
-        _request: Request<v1::PushTenantsRequest>,
+        request: Request<v1::PushTenantsRequest>,
     ) -> Result<Response<v1::NodeReport>, Status> {
-        Err(Status::unimplemented("no tenants yet"))
+        let document = TenantsDocument::from_json(&request.into_inner().document)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        if self.state.borrow().deaf_to_tenants {
+            return Err(Status::unimplemented("an older node"));
+        }
+        self.state.send_modify(|state| {
+            let known = state.tenants.as_ref().map_or(0, |known| known.version);
+            if document.cluster_uid.as_str() == state.uid && known < document.version {
+                state.tenants = Some(document);
+            }
+        });
+        Ok(Response::new(report(&self.state.borrow())))
     }
 
     async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {

@@ -39,6 +39,8 @@ pub fn report(number: u128, epoch: u64) -> Report {
         used_bytes: 0,
         budget_bytes: 0,
         leaving: false,
+        tenants_version: 0,
+        tenants: std::sync::Arc::default(),
     }
 }
 

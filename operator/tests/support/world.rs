@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::CacheCluster;
-use annulus_operator::caches::{Caches, FOREIGN_WRITER_ANNOTATION, Zones};
-use annulus_operator::context::{Context, Memory};
+use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_operator::caches::{Caches, FOREIGN_WRITER_ANNOTATION, Namespaces, Zones};
+use annulus_operator::context::{Context, Memory, Summaries};
 use annulus_operator::events::Events;
 use annulus_operator::key::ClusterKey;
 use annulus_operator::metrics::Metrics;
 use annulus_operator::node_client::{Hub, Snapshot};
 use annulus_operator::reconcile::{ReconcileError, reconcile};
 use annulus_operator::service_paths::ServicePaths;
+use annulus_operator::tenants::memory::Tenancy;
+use annulus_operator::tenants::reconcile::{TenantsError, pass};
 use annulus_operator::validate::Installation;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, Lookup, store::Writer};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
@@ -42,13 +45,18 @@ pub struct World {
     /// The API server.
     pub api: FakeApi,
     /// What the operator shares and remembers.
-    pub ctx: Context,
+    pub ctx: Arc<Context>,
+    /// What the tenants' passes share.
+    pub tenancy: Tenancy,
     wakes: UnboundedReceiver<ClusterKey>,
     writers: Writers,
     pods: BTreeMap<String, Value>,
 }
 
 struct Writers {
+    clusters: Writer<CacheCluster>,
+    tenants: Writer<CacheTenant>,
+    namespaces: Writer<PartialObjectMeta<Namespace>>,
     stateful_sets: Writer<StatefulSet>,
     pods: Writer<Pod>,
     services: Writer<Service>,
@@ -82,7 +90,9 @@ impl World {
     fn of_patient(api: FakeApi, silence: Duration) -> Self {
         let (wake, wakes) = unbounded_channel();
         let metrics = Metrics::default();
-        let (clusters, _) = reflector::store();
+        let (clusters, cluster_writer) = reflector::store();
+        let (tenants, tenant_writer) = reflector::store();
+        let (namespaces, namespace_writer) = reflector::store();
         let (stateful_sets, stateful_set_writer) = reflector::store();
         let (pods, pod_writer) = reflector::store();
         let (services, service_writer) = reflector::store();
@@ -90,10 +100,11 @@ impl World {
         let (pod_disruption_budgets, budget_writer) = reflector::store();
         let (network_policies, policy_writer) = reflector::store();
         let (service_accounts, account_writer) = reflector::store();
-        let ctx = Context {
+        let ctx = Arc::new(Context {
             client: api.client(),
             caches: Caches {
                 clusters,
+                tenants,
                 stateful_sets,
                 pods,
                 services,
@@ -104,7 +115,7 @@ impl World {
             },
             zones: Zones::new(reflector::store().0),
             service_paths: ServicePaths::new(wake.clone()),
-            hub: Hub::new(Duration::from_millis(100), silence, wake, metrics.clone()),
+            hub: Hub::new(Duration::from_millis(100), silence, wake.clone(), metrics.clone()),
             events: Events::new(FakeApi::default().client(), "test".to_owned(), metrics.clone()),
             metrics,
             installation: Installation {
@@ -112,8 +123,19 @@ impl World {
                 ..Installation::default()
             },
             memory: Memory::default(),
+            summaries: Summaries::default(),
+        });
+        let tenancy = Tenancy {
+            scopes: vec![Arc::clone(&ctx)],
+            watched: None,
+            namespaces: Namespaces::new(namespaces),
+            wake,
+            memory: parking_lot::Mutex::default(),
         };
         let writers = Writers {
+            clusters: cluster_writer,
+            tenants: tenant_writer,
+            namespaces: namespace_writer,
             stateful_sets: stateful_set_writer,
             pods: pod_writer,
             services: service_writer,
@@ -125,6 +147,7 @@ impl World {
         Self {
             api,
             ctx,
+            tenancy,
             wakes,
             writers,
             pods: BTreeMap::new(),
@@ -139,6 +162,12 @@ impl World {
     /// Lets the caches see what is stored.
     pub fn see(&mut self) {
         let writers = &mut self.writers;
+        fill(&mut writers.clusters, self.api.list("/cacheclusters/"));
+        fill(&mut writers.tenants, self.api.list("/cachetenants/"));
+        fill(
+            &mut writers.namespaces,
+            self.api.list("/api/v1/namespace-objects/"),
+        );
         fill(&mut writers.stateful_sets, self.api.list("/statefulsets/"));
         fill(&mut writers.services, self.api.list("/services/"));
         fill(&mut writers.config_maps, self.api.list("/configmaps/"));
@@ -161,6 +190,54 @@ impl World {
     pub async fn reconcile_with_stale_caches(&self) -> Result<Duration, ReconcileError> {
         let object: CacheCluster = serde_json::from_value(self.api.get(CLUSTER).unwrap()).unwrap();
         reconcile(&self.ctx, &Arc::new(object)).await
+    }
+
+    /// Lets the caches see what is stored, and looks after the cluster's tenants once.
+    pub async fn pass(&mut self) -> Result<Duration, TenantsError> {
+        self.see();
+        pass(&self.tenancy, &Self::key()).await
+    }
+
+    /// Adds a namespace with these labels.
+    pub fn namespace(&self, name: &str, labels: &Value) {
+        let object =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        self.api.put(&format!("/api/v1/namespace-objects/{name}"), object);
+    }
+
+    /// Adds or replaces a tenant of the cluster with that spec beside its `clusterRef`, in YAML's flow style. Its UID is made
+    /// of its name and its generation.
+    pub fn tenant(&self, namespace: &str, name: &str, generation: i64, spec: &str) {
+        let path = tenant_path(namespace, name);
+        let before = self.api.get(&path);
+        let uid = before.as_ref().map_or_else(
+            || json!(format!("{namespace}-{name}-{generation}")),
+            |it| it["metadata"]["uid"].clone(),
+        );
+        let text = format!(
+            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheTenant, metadata: {{name: {name}, namespace: {namespace}, generation: {generation}}}, spec: {{clusterRef: {{name: demo, namespace: shop}}, {spec}}}}}"
+        );
+        let mut object: Value = serde_yaml::from_str(&text).unwrap();
+        object["metadata"]["uid"] = uid;
+        if let Some(before) = before {
+            object["status"] = before["status"].clone();
+        }
+        self.api.put(&path, object);
+    }
+
+    /// A tenant's condition: status, reason and message.
+    pub fn tenant_condition(&self, namespace: &str, name: &str, type_: &str) -> (String, String, String) {
+        let tenant = self.api.get(&tenant_path(namespace, name)).unwrap();
+        let conditions = tenant["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let found = conditions
+            .into_iter()
+            .find(|condition| condition["type"] == type_);
+        let found = found.unwrap_or_default();
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        (text("status"), text("reason"), text("message"))
     }
 
     /// Reconciles until nothing is written any more.
@@ -258,6 +335,11 @@ impl World {
         let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
         (text("status"), text("reason"))
     }
+}
+
+/// Where a tenant is.
+pub fn tenant_path(namespace: &str, name: &str) -> String {
+    format!("/apis/annulus.dev/v1alpha1/namespaces/{namespace}/cachetenants/{name}")
 }
 
 fn fill<K>(writer: &mut Writer<K>, objects: Vec<Value>)

@@ -1,0 +1,480 @@
+//! What is to be done about a cluster's tenants: a pure decision from what is stored, what is asked for and what is seen.
+//!
+//! Whoever is in comes before whoever wants to come in, and of those who want to, the elder: so a tenant that fits stays,
+//! whatever others ask for. A tenant whose new quota doesn't fit keeps the old one. A tenant whose namespace is no longer
+//! allowed loses its users, not its data.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annulus_crds::v1alpha1::{NamespacesFrom, TenantReason};
+use annulus_proto::tenants::{PasswordDigest, Tenant, TenantId, User};
+
+use super::admission::{Labels, Refusal, agree, may_bind};
+use super::ledger::{Ledger, Note};
+use super::validate::{ValidTenant, ValidUser};
+use crate::build::secret::Password;
+use crate::key::TenantKey;
+use crate::validate::{InvalidSpec, ValidCluster};
+
+/// A Secret holds at most 1 MiB; notes and the Secret's own fields need some of it.
+const DOCUMENT_BYTES_MAX: usize = 800_000;
+
+/// A Secret that is on its way out is looked at again after this time.
+const ENDING_MS: u64 = 1_000;
+/// One of somebody else's, after this.
+const FOREIGN_MS: u64 = 30_000;
+
+/// What is seen of a tenant.
+#[derive(Debug, Clone)]
+pub struct SeenTenant {
+    /// Where it is.
+    pub key: TenantKey,
+    /// What it asks for.
+    pub asks: Result<ValidTenant, InvalidSpec>,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// The labels of its namespace, where they are known.
+    pub labels: Option<Labels>,
+    /// The id that its status tells.
+    pub told_id: Option<u32>,
+    /// Its bindings, by user, as far as they were looked at.
+    pub bindings: BTreeMap<String, BindingSeen>,
+}
+
+/// What is seen of a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindingSeen {
+    /// It holds that password.
+    Holds(PasswordDigest),
+    /// It isn't there, or holds no password.
+    Missing,
+    /// Something of somebody else has its name.
+    Foreign,
+    /// That of a deleted `CacheTenant` of the same name is still there.
+    Predecessor,
+}
+
+/// Everything that a decision is made from.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Whose tenants these are.
+    pub cluster: &'a ValidCluster,
+    /// What is stored, or an empty one.
+    pub ledger: &'a Ledger,
+    /// Every `CacheTenant` that names the cluster.
+    pub tenants: &'a [SeenTenant],
+    /// The namespaces whose `CacheTenant`s the operator sees; `None` for all.
+    pub watched: Option<&'a BTreeSet<String>>,
+    /// The highest version that a node tells.
+    pub version_told: u64,
+    /// The highest id that the cluster's status tells.
+    pub last_id_told: u32,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// What is to be done.
+pub struct TenantsPlan {
+    /// What is to be stored, where it differs from what is.
+    pub next: Option<Ledger>,
+    /// What is said to each tenant.
+    pub verdicts: BTreeMap<TenantKey, Verdict>,
+    /// The bindings to be written once the document is with the nodes.
+    pub writes: Vec<BindingWrite>,
+    /// When time alone changes the decision, in milliseconds since 1970.
+    pub look_again_ms: Option<u64>,
+}
+
+/// What is said to a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its number, if it is in the document.
+    pub id: Option<TenantId>,
+    /// Why the cluster doesn't take it as it is, if so.
+    pub refused: Option<Refusal>,
+    /// Why it has not all of its bindings, if so.
+    pub unbound: Option<Refusal>,
+}
+
+/// A binding to be written.
+pub struct BindingWrite {
+    /// Whose.
+    pub tenant: TenantKey,
+    /// For whom.
+    pub user: ValidUser,
+    /// With what.
+    pub password: Password,
+}
+
+/// Decides everything. `draw` gives a new password each time.
+pub fn plan<E>(seen: &Seen<'_>, mut draw: impl FnMut() -> Result<Password, E>) -> Result<TenantsPlan, E> {
+    let mut work = Work::begin(seen);
+    work.remove_deleted();
+    for tenant in work.in_order() {
+        let verdict = work.admit(tenant, &mut draw)?;
+        work.plan.verdicts.insert(tenant.key.clone(), verdict);
+    }
+    Ok(work.end())
+}
+
+struct Work<'a> {
+    seen: &'a Seen<'a>,
+    entries: BTreeMap<TenantId, (Tenant, Note)>,
+    ids: BTreeMap<TenantKey, TenantId>,
+    next_id: TenantId,
+    guaranteed_bytes: u64,
+    document_bytes: usize,
+    plan: TenantsPlan,
+}
+
+fn key(tenant: &Tenant) -> TenantKey {
+    TenantKey::new(&tenant.namespace, &tenant.name)
+}
+
+fn size(tenant: &Tenant) -> usize {
+    serde_json::to_vec(tenant).map_or(0, |json| json.len() + 1)
+}
+
+impl<'a> Work<'a> {
+    fn begin(seen: &'a Seen<'a>) -> Self {
+        let Ledger { document, notes } = seen.ledger;
+        let note = |id| notes.get(&id).cloned().unwrap_or_default();
+        let told = seen.tenants.iter().filter_map(|tenant| tenant.told_id);
+        let last = told.chain([seen.last_id_told]).max().unwrap_or_default();
+        Self {
+            seen,
+            entries: document
+                .tenants
+                .iter()
+                .map(|tenant| (tenant.id, (tenant.clone(), note(tenant.id))))
+                .collect(),
+            ids: document
+                .tenants
+                .iter()
+                .map(|tenant| (key(tenant), tenant.id))
+                .collect(),
+            next_id: document.next_id.max(TenantId(last.saturating_add(1))),
+            guaranteed_bytes: 0,
+            document_bytes: 0,
+            plan: TenantsPlan {
+                next: None,
+                verdicts: BTreeMap::new(),
+                writes: Vec::new(),
+                look_again_ms: None,
+            },
+        }
+    }
+
+    /// Takes out whose `CacheTenant` is gone, or takes away its users where its data is to be kept.
+    fn remove_deleted(&mut self) {
+        let uids: BTreeMap<&TenantKey, Option<&str>> = self
+            .seen
+            .tenants
+            .iter()
+            .map(|tenant| {
+                (
+                    &tenant.key,
+                    tenant.asks.as_ref().ok().map(|asks| asks.uid.as_str()),
+                )
+            })
+            .collect();
+        let watched = |namespace: &String| {
+            self.seen
+                .watched
+                .is_none_or(|watched| watched.contains(namespace))
+        };
+        self.entries.retain(|_, (tenant, note)| {
+            let is_there = match uids.get(&key(tenant)) {
+                None => !watched(&tenant.namespace),
+                // Another one has the name now: what the first one left is not for it to see.
+                Some(Some(uid)) => note.uid.is_empty() || note.uid == *uid,
+                Some(None) => true,
+            };
+            if !is_there && note.retain {
+                tenant.users.clear();
+            }
+            is_there || note.retain
+        });
+        self.ids.retain(|_, id| self.entries.contains_key(id));
+        let tenants = || self.entries.values().map(|(tenant, _)| tenant);
+        self.guaranteed_bytes = tenants().map(|tenant| tenant.quota.guaranteed_bytes).sum();
+        self.document_bytes = tenants().map(size).sum();
+    }
+
+    /// Those who are in by their numbers, then the others by age.
+    fn in_order(&self) -> Vec<&'a SeenTenant> {
+        let mut tenants: Vec<&SeenTenant> = self.seen.tenants.iter().collect();
+        tenants.sort_by_key(|tenant| {
+            let id = self.ids.get(&tenant.key).copied();
+            (id.is_none(), id, tenant.created_ms, &tenant.key)
+        });
+        tenants
+    }
+
+    fn admit<E>(
+        &mut self,
+        tenant: &SeenTenant,
+        draw: &mut impl FnMut() -> Result<Password, E>,
+    ) -> Result<Verdict, E> {
+        let known = self.ids.get(&tenant.key).copied();
+        let refuse = |refusal: Refusal| Verdict {
+            id: known,
+            refused: Some(refusal),
+            unbound: None,
+        };
+        let asks = match &tenant.asks {
+            Ok(asks) => asks,
+            Err(invalid) => {
+                let refusal = Refusal::new(TenantReason::InvalidSpec, invalid.to_string());
+                return Ok(refuse(refusal));
+            }
+        };
+        let cluster = self.seen.cluster;
+        let allowed = may_bind(
+            &cluster.tenancy,
+            &cluster.key,
+            &tenant.key.namespace,
+            tenant.labels.as_ref(),
+        );
+        if let Err(refusal) = allowed {
+            // Labels that can't be read are no reason to lock somebody out.
+            let is_certain =
+                tenant.labels.is_some() || cluster.tenancy.allowed_namespaces.from == NamespacesFrom::Same;
+            if let Some((entry, _)) = known
+                .filter(|_| is_certain)
+                .and_then(|id| self.entries.get_mut(&id))
+            {
+                entry.users.clear();
+            }
+            return Ok(refuse(refusal));
+        }
+        let (quota, ttl) = match agree(&cluster.tenancy, asks) {
+            Ok(agreed) => agreed,
+            Err(refusal) => return Ok(refuse(refusal)),
+        };
+        let before = known.and_then(|id| self.entries.get(&id));
+        let had_bytes = before.map_or(0, |(entry, _)| entry.quota.guaranteed_bytes);
+        if let Err(refusal) = self.fits(had_bytes, quota.guaranteed_bytes, known.is_none()) {
+            return Ok(refuse(refusal));
+        }
+        let (mut entry, mut note) = before.cloned().unwrap_or_else(|| {
+            let id = tenant.told_id.map(TenantId).filter(|id| self.is_free(*id));
+            (self.newcomer(&tenant.key, id), Note::default())
+        });
+        let is_new = note.uid != asks.uid;
+        note.uid.clone_from(&asks.uid);
+        note.retain = asks.retain;
+        (entry.quota, entry.ttl) = (quota, ttl);
+        let unbound = self.users(&mut entry, &mut note, tenant, asks, is_new, draw)?;
+        if known.is_none() {
+            let bytes = size(&entry);
+            if self.document_bytes + bytes > DOCUMENT_BYTES_MAX {
+                self.plan.writes.retain(|write| write.tenant != tenant.key);
+                let message =
+                    "the tenants of the cluster don't fit into one Secret any more: use another cluster";
+                return Ok(refuse(Refusal::new(TenantReason::TooManyTenants, message)));
+            }
+            self.document_bytes += bytes;
+        }
+        let id = entry.id;
+        self.guaranteed_bytes = self.guaranteed_bytes - had_bytes + quota.guaranteed_bytes;
+        self.next_id = self.next_id.max(TenantId(id.0.saturating_add(1)));
+        self.ids.insert(tenant.key.clone(), id);
+        self.entries.insert(id, (entry, note));
+        Ok(Verdict {
+            id: Some(id),
+            refused: None,
+            unbound,
+        })
+    }
+
+    /// An id that a status tells, of a ledger that was lost: nobody else may have got it since.
+    fn is_free(&self, id: TenantId) -> bool {
+        id != TenantId::CLUSTER && id >= self.seen.ledger.document.next_id && !self.entries.contains_key(&id)
+    }
+
+    fn newcomer(&self, key: &TenantKey, id: Option<TenantId>) -> Tenant {
+        Tenant {
+            id: id.unwrap_or(self.next_id),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            quota: annulus_proto::tenants::Quota::default(),
+            ttl: annulus_proto::tenants::TtlBounds::default(),
+            users: Vec::new(),
+        }
+    }
+
+    /// Whether the cluster has room for what is asked for beside what the others have.
+    fn fits(&self, had_bytes: u64, wants_bytes: u64, is_newcomer: bool) -> Result<(), Refusal> {
+        let cluster = self.seen.cluster;
+        let tenants_max = usize::try_from(cluster.tenancy.tenants_max).unwrap_or(usize::MAX);
+        if is_newcomer && self.entries.len() >= tenants_max {
+            let message = format!(
+                "the cluster takes {tenants_max} tenants and has as many: its owner can raise spec.tenancy.limits.maxTenants"
+            );
+            return Err(Refusal::new(TenantReason::TooManyTenants, message));
+        }
+        let others_bytes = self.guaranteed_bytes - had_bytes;
+        let budget_bytes = cluster.budget_bytes();
+        if wants_bytes > had_bytes && others_bytes.saturating_add(wants_bytes) > budget_bytes {
+            let message = format!(
+                "quota.guaranteedMemory is {wants_bytes} bytes; of the cluster's {budget_bytes} bytes other tenants are \
+                 guaranteed {others_bytes}: ask for less, or have the cluster enlarged"
+            );
+            return Err(Refusal::new(TenantReason::MemoryOvercommitted, message));
+        }
+        Ok(())
+    }
+
+    /// Gives each user its passwords. Returns why some have none.
+    fn users<E>(
+        &mut self,
+        entry: &mut Tenant,
+        note: &mut Note,
+        tenant: &SeenTenant,
+        asks: &ValidTenant,
+        is_new: bool,
+        draw: &mut impl FnMut() -> Result<Password, E>,
+    ) -> Result<Option<Refusal>, E> {
+        let (mut unbound, now_ms) = (None, self.seen.now_ms);
+        let due_ms = asks
+            .rotation
+            .interval_ms
+            .map(|interval_ms| note.passwords_since_ms + interval_ms);
+        let asked = asks.rotate.is_some() && asks.rotate != note.rotate;
+        let rotates = !is_new && (asked || due_ms.is_some_and(|due_ms| due_ms <= now_ms));
+        let overlap_ends_ms = note.passwords_since_ms + asks.rotation.overlap_ms;
+        let mut replaced = false;
+        let mut users = Vec::with_capacity(asks.users.len());
+        for user in &asks.users {
+            let before = entry.users.iter().find(|before| before.name == user.name);
+            let mut passwords = before.map(|before| before.passwords.clone()).unwrap_or_default();
+            let binding = tenant.bindings.get(&user.name);
+            match next_password(&passwords, binding, rotates) {
+                Next::Keep => {}
+                Next::Adopt(digest) => {
+                    replaced |= !passwords.is_empty();
+                    passwords = newest_two(digest, passwords.first());
+                }
+                Next::Draw(working) => {
+                    let password = draw()?;
+                    replaced |= !passwords.is_empty();
+                    passwords = newest_two(password.digest(), working.as_ref());
+                    self.plan.writes.push(BindingWrite {
+                        tenant: tenant.key.clone(),
+                        user: user.clone(),
+                        password,
+                    });
+                }
+                Next::Refuse(refusal) => {
+                    unbound.get_or_insert(refusal(user));
+                    let is_ending = binding == Some(&BindingSeen::Predecessor);
+                    let wait_ms = if is_ending { ENDING_MS } else { FOREIGN_MS };
+                    self.look_at(now_ms + wait_ms);
+                    continue;
+                }
+            }
+            users.push(User {
+                name: user.name.clone(),
+                passwords,
+                rules: user.rules.clone(),
+            });
+        }
+        if replaced || is_new || rotates {
+            note.passwords_since_ms = now_ms;
+            note.rotate.clone_from(&asks.rotate);
+        } else if overlap_ends_ms <= now_ms {
+            for user in &mut users {
+                user.passwords.truncate(1);
+            }
+        }
+        entry.users = users;
+        self.look_again(entry, note, asks);
+        Ok(unbound)
+    }
+
+    /// Notes when the overlap of two passwords ends, or a password's life.
+    fn look_again(&mut self, entry: &Tenant, note: &Note, asks: &ValidTenant) {
+        let overlaps = entry.users.iter().any(|user| user.passwords.len() > 1);
+        let ends = overlaps.then_some(asks.rotation.overlap_ms);
+        let times = ends.into_iter().chain(asks.rotation.interval_ms);
+        for ms in times {
+            self.look_at(note.passwords_since_ms.saturating_add(ms));
+        }
+    }
+
+    fn look_at(&mut self, at_ms: u64) {
+        self.plan.look_again_ms = Some(
+            self.plan
+                .look_again_ms
+                .map_or(at_ms, |other_ms| other_ms.min(at_ms)),
+        );
+    }
+
+    fn end(mut self) -> TenantsPlan {
+        let before = &self.seen.ledger.document;
+        let mut notes = BTreeMap::new();
+        let mut tenants = Vec::with_capacity(self.entries.len());
+        for (id, (tenant, note)) in self.entries {
+            tenants.push(tenant);
+            notes.insert(id, note);
+        }
+        let mut document = before.clone();
+        (document.tenants, document.next_id) = (tenants, self.next_id);
+        // Nodes that tell a higher version would not take this one.
+        if document != *before || before.version < self.seen.version_told {
+            document.version = before.version.max(self.seen.version_told) + 1;
+        }
+        let next = Ledger { document, notes };
+        if next != *self.seen.ledger {
+            self.plan.next = Some(next);
+        }
+        self.plan
+    }
+}
+
+/// What is to be done about a user's password.
+enum Next {
+    /// Nothing.
+    Keep,
+    /// The binding holds one that nodes don't know: it was put there, or the document was lost.
+    Adopt(PasswordDigest),
+    /// A new one is to be drawn; that one works on for a while.
+    Draw(Option<PasswordDigest>),
+    /// It can't have one.
+    Refuse(fn(&ValidUser) -> Refusal),
+}
+
+fn next_password(known: &[PasswordDigest], binding: Option<&BindingSeen>, rotates: bool) -> Next {
+    let newest = known.first().copied();
+    match binding {
+        Some(BindingSeen::Foreign) => Next::Refuse(|user| {
+            let message = format!(
+                "Secret {} exists and isn't this tenant's: delete it, or give the CacheTenant another name",
+                user.secret
+            );
+            Refusal::new(TenantReason::NameTaken, message)
+        }),
+        Some(BindingSeen::Predecessor) => Next::Refuse(|user| {
+            let message = format!(
+                "Secret {} of the deleted CacheTenant of the same name is still there",
+                user.secret
+            );
+            Refusal::new(TenantReason::NameTaken, message)
+        }),
+        // One that was made by hand, or whose write was lost, is replaced by one that is known.
+        Some(BindingSeen::Missing) => Next::Draw(newest),
+        // The newest one never got into the binding.
+        Some(BindingSeen::Holds(digest)) if rotates || known.get(1) == Some(digest) => {
+            Next::Draw(Some(*digest))
+        }
+        Some(BindingSeen::Holds(digest)) if newest != Some(*digest) => Next::Adopt(*digest),
+        None if known.is_empty() || rotates => Next::Draw(newest),
+        Some(BindingSeen::Holds(_)) | None => Next::Keep,
+    }
+}
+
+fn newest_two(newest: PasswordDigest, other: Option<&PasswordDigest>) -> Vec<PasswordDigest> {
+    let other = other.filter(|other| **other != newest);
+    [newest].into_iter().chain(other.copied()).collect()
+}
