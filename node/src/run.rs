@@ -31,6 +31,7 @@ use crate::peer::{self, Links, PeerContext, PeersUp};
 use crate::routing::{Routing, Standalone};
 use crate::server::{Server, ServerOptions};
 use crate::store::{EvictionPolicy, Store, StoreOptions};
+use crate::tenants;
 
 /// How long peers and HTTP may take to end once the clients are gone.
 const LAST_TASKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,15 +126,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         let subject = subject(&node, member, &is_stopping);
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
-    // A pipe can be read only once.
-    if let Some(path) = config.password_file.clone().filter(|path| path.is_file()) {
-        let (node, stop) = (node.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Some(password) = &node.password {
-                password.follow(&path, stop).await;
-            }
-        });
-    }
+    follow_files(config, &node, &stop, &mut tasks);
     let options = ServerOptions {
         addr: config.bind,
         threads: config.threads,
@@ -185,6 +178,22 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             warn!("ending at once");
             Ok(Ended::AtOnce)
         }
+    }
+}
+
+/// Follows what is mounted: the password, the tenants. The tenants are known before any client comes.
+fn follow_files(config: &Config, node: &Arc<Node>, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+    // A pipe can be read only once.
+    if let Some(path) = config.password_file.clone().filter(|path| path.is_file()) {
+        let (node, stop) = (node.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Some(password) = &node.password {
+                password.follow(&path, stop).await;
+            }
+        });
+    }
+    if let Some(path) = &config.tenants_file {
+        tasks.spawn(tenants::follow_file(Arc::clone(node), path, stop.clone()));
     }
 }
 
