@@ -4,12 +4,15 @@
 //! touches its buffers or its socket. To end it from elsewhere is to ask: [`Client::stop`]; to send it something is to
 //! put that into its mailbox: [`Client::post`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
+use annulus_proto::tenants::TenantId;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -17,7 +20,11 @@ use parking_lot::Mutex;
 use crate::mailbox::{Mailbox, Posted};
 use crate::pubsub::Subscriptions;
 use crate::stats::Counter;
+use crate::tenants::Login;
 use crate::tracking::{Mode, TrackingOptions};
+
+/// The user of whoever is no tenant's.
+pub const DEFAULT_USER: &str = "default";
 
 /// How a connection is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,11 +112,50 @@ pub struct Client {
     pub subscriptions: Subscriptions,
     /// How it wants to be told of changed keys.
     pub tracking: Mutex<TrackingOptions>,
+    /// Which tenant's user it has logged in as.
+    login: Mutex<Option<Arc<Login>>>,
+    tenant: AtomicU32,
+    is_known: AtomicBool,
+    stranger_since_ms: AtomicU64,
     stop: AtomicU8,
     waker: AtomicWaker,
 }
 
 impl Client {
+    /// Which tenant's user it has logged in as; `None` for the user `default`, and before any login.
+    pub fn login(&self) -> Option<Arc<Login>> {
+        self.login.lock().clone()
+    }
+
+    /// Whose it is; the cluster's own unless it has logged in.
+    pub fn tenant(&self) -> TenantId {
+        TenantId(self.tenant.load(Ordering::Relaxed))
+    }
+
+    /// It has logged in, or is nobody's any more.
+    pub fn set_login(&self, login: Option<Arc<Login>>) {
+        let tenant = login
+            .as_ref()
+            .map_or(TenantId::CLUSTER, |login| login.tenant().id());
+        self.tenant.store(tenant.0, Ordering::Relaxed);
+        // The former one's drop is none of this lock's business.
+        let former = std::mem::replace(&mut *self.login.lock(), login);
+        drop(former);
+    }
+
+    /// Whether it is that tenant's; the cluster itself has all clients.
+    pub fn is_of(&self, tenant: TenantId) -> bool {
+        tenant == TenantId::CLUSTER || self.tenant() == tenant
+    }
+
+    /// The name of its user.
+    pub fn user_name(&self) -> String {
+        let login = self.login.lock();
+        login
+            .as_ref()
+            .map_or_else(|| DEFAULT_USER.to_owned(), |login| login.user().name().to_owned())
+    }
+
     /// Asks the connection to end.
     pub fn stop(&self, how: Stop) {
         self.stop.fetch_max(how as u8, Ordering::Release);
@@ -188,7 +234,7 @@ impl Client {
             line,
             " name={} age={} idle={} flags={flags} db=0 sub={channels} psub={patterns} ssub={sharded} multi={} watch={} \
              qbuf={input} qbuf-free={} argv-mem=0 multi-mem={} rbs={} rbp={} obl={} oll={} omem={output} tot-mem={} \
-             events=r cmd={command} user=default redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} \
+             events=r cmd={command} user={} redir={} resp={} lib-name={} lib-ver={} tot-net-in={} tot-net-out={} \
              tot-cmds={}",
             introduction.name,
             seconds_since(self.connected_at_ms),
@@ -207,6 +253,7 @@ impl Client {
                 + count(&usage.queued_bytes)
                 + count(&usage.reply_buffer_bytes)
                 + self.mailbox.bytes(),
+            self.user_name(),
             tracking.redirect_id(),
             if self.resp3.load(Ordering::Relaxed) { 3 } else { 2 },
             introduction.lib_name,
@@ -225,20 +272,79 @@ impl Client {
 pub struct Clients {
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
+    /// Those that have not said who they are, by address. Locked behind `by_id`.
+    strangers: Mutex<Strangers>,
+}
+
+/// How many connections may be open that have not said who they are: of so many in all, and from one address.
+const STRANGERS_SHARE: usize = 2;
+const STRANGERS_OF_ADDRESS_SHARE: usize = 8;
+/// From one address so many may, however few may be connected.
+const STRANGERS_OF_ADDRESS_MIN: usize = 16;
+
+/// How long a connection may take to say who it is.
+const INTRODUCTION_MS_MAX: u64 = 10_000;
+
+/// Connections whose users are not known.
+#[derive(Default)]
+struct Strangers {
+    by_address: HashMap<IpAddr, usize>,
+    count: usize,
+}
+
+impl Strangers {
+    fn may_come(&self, address: IpAddr, clients_max: usize) -> bool {
+        let from_address = self.by_address.get(&address).copied().unwrap_or_default();
+        let of_address_max = (clients_max / STRANGERS_OF_ADDRESS_SHARE).max(STRANGERS_OF_ADDRESS_MIN);
+        from_address < of_address_max && self.count < clients_max.div_ceil(STRANGERS_SHARE)
+    }
+
+    fn come(&mut self, address: IpAddr) {
+        self.count += 1;
+        *self.by_address.entry(address).or_default() += 1;
+    }
+
+    fn go(&mut self, address: IpAddr) {
+        self.count -= 1;
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// Why a client was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// There are `maxclients` already.
+    #[error("ERR max number of clients reached")]
+    Clients,
+    /// There are too many of which nobody knows who they are.
+    #[error("ERR too many connections that have not authenticated")]
+    Strangers,
 }
 
 impl Clients {
-    /// Admits a client, unless there are `clients_max` already.
+    /// Admits a client, unless there are `clients_max` already; `needs_password` says whether it has yet to say who it is.
     pub fn admit(
         &self,
-        remote: SocketAddr,
-        local: SocketAddr,
+        (remote, local): (SocketAddr, SocketAddr),
         now_ms: u64,
         clients_max: usize,
-    ) -> Option<Arc<Client>> {
+        needs_password: bool,
+    ) -> Result<Arc<Client>, Full> {
         let mut by_id = self.by_id.lock();
         if by_id.len() >= clients_max {
-            return None;
+            return Err(Full::Clients);
+        }
+        if needs_password {
+            let mut strangers = self.strangers.lock();
+            if !strangers.may_come(remote.ip(), clients_max) {
+                return Err(Full::Strangers);
+            }
+            strangers.come(remote.ip());
         }
         let client = Arc::new(Client {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
@@ -259,16 +365,49 @@ impl Clients {
             mailbox: Mailbox::default(),
             subscriptions: Subscriptions::default(),
             tracking: Mutex::default(),
+            login: Mutex::default(),
+            tenant: AtomicU32::new(0),
+            is_known: AtomicBool::new(!needs_password),
+            stranger_since_ms: AtomicU64::new(now_ms),
             stop: AtomicU8::new(Stop::No as u8),
             waker: AtomicWaker::new(),
         });
         by_id.insert(client.id, Arc::clone(&client));
-        Some(client)
+        Ok(client)
     }
 
     /// Forgets a client that is gone.
     pub fn dismiss(&self, id: u64) {
-        self.by_id.lock().remove(&id);
+        let client = self.by_id.lock().remove(&id);
+        if let Some(client) = client {
+            self.note_known(&client, true);
+            client.set_login(None);
+        }
+    }
+
+    /// It is known, or is not any more, who the client is.
+    pub fn note_known(&self, client: &Client, is_known: bool) {
+        match (client.is_known.swap(is_known, Ordering::Relaxed), is_known) {
+            (false, true) => self.strangers.lock().go(client.remote.ip()),
+            (true, false) => {
+                self.strangers.lock().come(client.remote.ip());
+                let now_ms = client.active_at_ms.load(Ordering::Relaxed);
+                client.stranger_since_ms.store(now_ms, Ordering::Relaxed);
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Ends the clients that take too long to say who they are. To be called about once a second.
+    pub fn stop_strangers(&self, now_ms: u64) {
+        for client in self.by_id.lock().values() {
+            let since_ms = client.stranger_since_ms.load(Ordering::Relaxed);
+            if !client.is_known.load(Ordering::Relaxed)
+                && now_ms.saturating_sub(since_ms) > INTRODUCTION_MS_MAX
+            {
+                client.stop(Stop::Kill);
+            }
+        }
     }
 
     /// All clients, by id, but those that were killed and whose connections are about to end.

@@ -16,7 +16,7 @@ pub mod ring_source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use annulus_ring::{
     Access, Address, ClusterUid, Copy, DocumentError, Epoch, Incarnation, MemberState, NodeId, Refusal,
@@ -32,7 +32,7 @@ use published::{AccessTable, Published};
 
 use crate::journal::LEASE_MS;
 use crate::routing::{ClusterView, Routing};
-use crate::store::Store;
+use crate::store::{Store, TenantKey};
 
 /// Which life of which node of which cluster this process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct ClusterState {
     access: AccessTable,
     published: RwLock<Arc<Published>>,
     changes: watch::Sender<u64>,
+    /// Slots that the document wants to be handed over to this node and that it doesn't serve yet.
+    incoming: AtomicU32,
     /// The process was told to end.
     leaving: AtomicBool,
 }
@@ -107,7 +109,7 @@ struct Control {
     neighbours: BTreeMap<NodeId, Neighbour>,
     promises: Promises,
     /// Whole copies that are being filled anew: the keys that have come.
-    refills: BTreeMap<Slot, BTreeSet<Box<[u8]>>>,
+    refills: BTreeMap<Slot, BTreeSet<TenantKey>>,
     /// The newest stream of each sender, and which life of it.
     streams: BTreeMap<NodeId, (Incarnation, u64)>,
     /// When the last document was adopted, on the journal's clock.
@@ -143,6 +145,7 @@ impl ClusterState {
             access: AccessTable::new(),
             published: RwLock::new(Arc::new(Published::without_ring(view))),
             changes: watch::Sender::new(0),
+            incoming: AtomicU32::new(0),
             leaving: AtomicBool::new(false),
         }
     }
@@ -186,6 +189,7 @@ impl ClusterState {
         if let Some(document) = control.table.document() {
             *self.published.write() = Arc::new(Published::of(&control.table, document));
         }
+        self.incoming.store(incoming(&control.table), Ordering::Relaxed);
         let (has_copies, epoch) = (control.table.has_copies(), control.table.epoch());
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
@@ -249,6 +253,7 @@ impl ClusterState {
             .journal
             .sets_changed(&links_before, |slot| self.store.lock_slot(slot));
         self.follow_fills(&mut control, filling, follows);
+        self.follow_share();
         drop(control);
         self.note_change();
         Ok(true)
@@ -333,11 +338,35 @@ impl ClusterState {
     fn show(&self, table: &SlotTable, slot: Slot) {
         let (was_frozen, is_frozen) = self.access.follow(table, slot);
         self.store.moving.note_frozen(was_frozen, is_frozen);
+        self.follow_share();
+    }
+
+    /// What this node has of the tenants' quotas is for the slots that it serves or is about to get: their entries are here
+    /// before they are served.
+    fn follow_share(&self) {
+        let slots = self.access.served() + self.incoming.load(Ordering::Relaxed);
+        self.store.set_slots(slots);
     }
 
     fn note_change(&self) {
         self.changes.send_modify(|revision| *revision += 1);
     }
+}
+
+/// How many slots are to be handed over to this node that it doesn't serve.
+fn incoming(table: &SlotTable) -> u32 {
+    let Some(document) = table.document() else {
+        return 0;
+    };
+    let mut slots = SlotSet::new();
+    for handoff in document
+        .handoffs
+        .iter()
+        .filter(|handoff| handoff.to == *table.id())
+    {
+        slots.insert_range(handoff.slots);
+    }
+    slots.difference(&table.served()).len()
 }
 
 impl Routing for ClusterState {

@@ -179,6 +179,9 @@ pub struct Command {
     pub run: Run,
 }
 
+/// Commands that administer nothing and are in the category `@dangerous` of Redis all the same.
+const DANGEROUS: [&str; 5] = ["flushall", "flushdb", "info", "keys", "role"];
+
 impl Command {
     /// Whether a command with so many arguments is complete.
     #[inline]
@@ -225,7 +228,10 @@ impl Command {
             (self.group == Group::Transactions, "@transaction"),
             (self.group == Group::Scripting, "@scripting"),
             (self.flags.has(Flags::ADMIN), "@admin"),
-            (self.flags.has(Flags::ADMIN), "@dangerous"),
+            (
+                self.flags.has(Flags::ADMIN) || DANGEROUS.contains(&self.name),
+                "@dangerous",
+            ),
             (self.flags.has(Flags::FAST), "@fast"),
             (!self.flags.has(Flags::FAST), "@slow"),
         ] {

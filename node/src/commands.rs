@@ -3,6 +3,7 @@
 //! A function here writes its whole reply or returns an error; it never does half of its work and then fails,
 //! except that a reply which was begun is taken back when it does.
 
+pub mod acl;
 pub mod client;
 pub mod cluster;
 pub mod command_info;
@@ -29,6 +30,7 @@ pub mod sorted_algebra;
 pub mod sorted_ranges;
 pub mod sorted_sets;
 pub mod strings;
+mod tenant_info;
 pub mod tracking;
 pub mod transactions;
 

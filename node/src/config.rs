@@ -68,6 +68,8 @@ pub struct Config {
     pub password: Option<Secret>,
     /// The file that it was read from and that is followed.
     pub password_file: Option<PathBuf>,
+    /// The tenants document, read again when it changes.
+    pub tenants_file: Option<PathBuf>,
     /// Clients that may be connected at the same time.
     pub clients_max: usize,
     /// How long others may take after SIGTERM to get what this node has.
@@ -257,6 +259,7 @@ pub fn resolve(
         },
         password,
         password_file: flags.password_file.clone(),
+        tenants_file: flags.tenants_file.clone(),
         clients_max: flags.max_clients.map_or(CLIENTS_MAX_DEFAULT, |clients| {
             usize::try_from(clients.get()).unwrap_or(usize::MAX)
         }),

@@ -17,8 +17,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
+use annulus_proto::tenants::TenantId;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -35,8 +36,12 @@ use crate::node::Node;
 use crate::pause::Waiting;
 use crate::resp::{Args, Limits, Parser, Reply};
 use crate::routing::Access;
+use crate::script::may_write;
 use crate::session::Session;
 use crate::stats::ThreadStats;
+use crate::store::Keyspace;
+use crate::store::limits::Rate;
+use crate::tenants::{TURN_MAX, take_turn};
 use crate::tls::ClientStream;
 use crate::transaction::{Transaction, Watched};
 
@@ -48,6 +53,9 @@ pub const READ_AHEAD_BYTES_MAX: usize = 32 << 20;
 
 /// A command may take so many bytes.
 pub const INPUT_BYTES_MAX: usize = 1 << 30;
+
+/// A command may take so many bytes before anybody has said who it is from.
+pub const STRANGER_INPUT_BYTES_MAX: usize = 32 << 10;
 
 /// A single reply may take so many bytes, and no more than half of the memory budget.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 30;
@@ -87,6 +95,10 @@ pub struct Pipeline {
     charged_bytes: u64,
     /// It is counted among those that wait for the end of a pause.
     waiting: Option<Waiting>,
+    /// Whose entries make room for that.
+    charged_to: Keyspace,
+    /// The command in front of `input` has waited for the tenant's rate.
+    is_throttled: bool,
     /// The command in front of `input` has waited for its slot since then.
     slot_awaited_since_ms: Option<u64>,
     /// The connection can't go on: not even the replies are to be sent.
@@ -102,6 +114,10 @@ enum WaitsFor {
     Pause,
     /// It is to be known who serves the slot.
     Slot,
+    /// Other tenants' commands come first.
+    Turn,
+    /// The tenant's commands come too fast: for so many milliseconds.
+    Rate(u64),
 }
 
 impl Pipeline {
@@ -120,6 +136,8 @@ impl Pipeline {
             letter: Bytes::new(),
             waits_for: None,
             charged_bytes: 0,
+            charged_to: Keyspace::default(),
+            is_throttled: false,
             waiting: None,
             slot_awaited_since_ms: None,
             broken: false,
@@ -147,6 +165,7 @@ impl Pipeline {
         }
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
         let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
+        let begun = self.session.login.is_some().then(clock::monotonic);
         while !self.session.closing {
             if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.waits_for = Some(WaitsFor::Client);
@@ -160,7 +179,7 @@ impl Pipeline {
                 &mut self.parser,
                 &self.input[consumed..],
                 limits,
-                &self.node.store,
+                (&self.node.store, &self.session.keyspace),
             ) {
                 Ok(None) => break,
                 Ok(Some(command)) => {
@@ -173,6 +192,15 @@ impl Pipeline {
                         let is_moving = self.is_slot_moving(args);
                         if has_patience(&mut self.slot_awaited_since_ms, is_moving, now_ms) {
                             self.waits_for = Some(WaitsFor::Slot);
+                            break;
+                        }
+                    }
+                    if let Some(begun) = begun {
+                        let (node, keyspace) = (&self.node, &self.session.keyspace);
+                        let has_begun = (begun, commands > 0);
+                        self.waits_for =
+                            waits_for_others(node, keyspace, has_begun, &mut self.is_throttled, now_ms);
+                        if self.waits_for.is_some() {
                             break;
                         }
                     }
@@ -217,13 +245,27 @@ impl Pipeline {
         } else if self.charged_bytes > 0 && self.node.store.is_over_budget() {
             self.stats.evicted_keys.add(self.node.store.evict(now_ms));
         }
-        self.broken |=
-            self.reply.overflowed() || (self.waits_for.is_none() && self.input.len() > INPUT_BYTES_MAX);
+        self.broken |= self.reply.overflowed()
+            || (self.waits_for.is_none() && self.input.len() > self.input_bytes_max());
         self.note_usage(commands);
+        self.note_pause();
+    }
+
+    /// Counts the connection among those that wait for the end of a pause, or not.
+    fn note_pause(&mut self) {
         if self.waits_for == Some(WaitsFor::Pause) {
             self.waiting.get_or_insert_with(|| self.node.pause.wait());
         } else {
             self.waiting = None;
+        }
+    }
+
+    /// Of a stranger less is taken: it has only to say who it is.
+    fn input_bytes_max(&self) -> usize {
+        if self.session.authenticated {
+            INPUT_BYTES_MAX
+        } else {
+            STRANGER_INPUT_BYTES_MAX
         }
     }
 
@@ -268,10 +310,10 @@ impl Pipeline {
             return None;
         }
         let command = resolve(args).ok()?.command;
-        let scripts = &self.node.scripts;
+        let scripts = &self.session.keyspace.space(&self.node.store).scripts;
         let transaction = self.session.transaction.as_ref();
         let exec_writes = || transaction.is_some_and(|queued| queued.writes(scripts));
-        let writes = scripts.may_write(command, args) || (command.name == "exec" && exec_writes());
+        let writes = may_write(scripts, command, args) || (command.name == "exec" && exec_writes());
         command.accepts(args.len()).then_some((command, writes))
     }
 
@@ -419,7 +461,25 @@ impl Pipeline {
             return true;
         }
         let before = std::mem::replace(&mut self.charged_bytes, held_bytes);
-        self.node.store.note_connection_bytes(before, held_bytes)
+        let has_room = self.node.store.note_connection_bytes(before, held_bytes);
+        has_room & self.charge_tenant(before, held_bytes)
+    }
+
+    /// The same for its tenant.
+    fn charge_tenant(&mut self, before: u64, held_bytes: u64) -> bool {
+        let keyspace = &self.session.keyspace;
+        if self.charged_to.id() == keyspace.id() {
+            let Some(space) = keyspace.tenant() else {
+                return true;
+            };
+            let all = space.note_connection_bytes(before, held_bytes);
+            return held_bytes <= before || all <= self.node.store.connection_bytes_max_of(space);
+        }
+        if let Some(former) = self.charged_to.tenant() {
+            former.note_connection_bytes(before, 0);
+        }
+        self.charged_to = keyspace.clone();
+        self.charge_tenant(0, held_bytes)
     }
 
     /// Whether the connection is to end once everything is sent.
@@ -476,11 +536,43 @@ impl Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         let Self { node, session, .. } = self;
-        session.forget_transaction(&node.store);
-        node.pubsub.forget(&node.store, &session.client);
-        session.end_tracking(&node.store);
+        session.leave(&node.store);
         node.store.note_connection_bytes(self.charged_bytes, 0);
+        if let Some(space) = self.charged_to.tenant() {
+            space.note_connection_bytes(self.charged_bytes, 0);
+        }
     }
+}
+
+/// What a tenant's next command waits for: its turn has begun then, and something was executed in it or not.
+fn waits_for_others(
+    node: &Node,
+    keyspace: &Keyspace,
+    (begun, has_worked): (StdInstant, bool),
+    is_throttled: &mut bool,
+    now_ms: u64,
+) -> Option<WaitsFor> {
+    if has_worked && begun.elapsed() > TURN_MAX {
+        return Some(WaitsFor::Turn);
+    }
+    match ask_for_rate(node, keyspace, is_throttled, now_ms) {
+        Rate::Wait(ms) => Some(WaitsFor::Rate(ms)),
+        Rate::Within | Rate::Refused(_) => None,
+    }
+}
+
+/// Whether the tenant's next command may be executed, where those beyond its rate wait; each is counted once.
+fn ask_for_rate(node: &Node, keyspace: &Keyspace, is_throttled: &mut bool, now_ms: u64) -> Rate {
+    let Some(space) = keyspace.tenant() else {
+        return Rate::Within;
+    };
+    let rate = space.limits.operate(node.store.slots(), now_ms, true);
+    let waits = matches!(rate, Rate::Wait(_));
+    if waits && !*is_throttled {
+        space.counters.throttled.add(1);
+    }
+    *is_throttled = waits;
+    rate
 }
 
 /// Whether the command in front, whose slot is or isn't moving, goes on waiting for it; it has waited since `since_ms`.
@@ -524,13 +616,25 @@ impl<S: ClientStream> Connection<S> {
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
         loop {
-            self.pipeline.process(clock::now_ms());
+            let tenant = self.pipeline.session.keyspace.id();
+            if tenant == TenantId::CLUSTER {
+                self.pipeline.process(clock::now_ms());
+            } else {
+                let turn = take_turn(tenant).await;
+                self.pipeline.process(clock::now_ms());
+                turn.end(self.pipeline.waits_for == Some(WaitsFor::Turn)).await;
+            }
             if self.pipeline.is_broken() || self.pipeline.settle().await == Stop::Kill {
                 break;
             }
-            let io = if self.pipeline.waits_for == Some(WaitsFor::Slot) {
+            let look_again = match self.pipeline.waits_for {
                 // Nobody is told of one slot's end of a move: it takes milliseconds, and is looked for.
-                let io = timeout(SLOT_LOOK, poll_fn(|context| self.poll_io(context)));
+                Some(WaitsFor::Slot) => Some(SLOT_LOOK),
+                Some(WaitsFor::Rate(ms)) => Some(Duration::from_millis(ms)),
+                _ => None,
+            };
+            let io = if let Some(look_again) = look_again {
+                let io = timeout(look_again, poll_fn(|context| self.poll_io(context)));
                 io.await.unwrap_or(Io::Progress)
             } else {
                 poll_fn(|context| self.poll_io(context)).await
@@ -554,6 +658,9 @@ impl<S: ClientStream> Connection<S> {
         };
         // Going on only when half of it is sent: each step then has something to do.
         if self.pipeline.is_blocked() && self.pipeline.unsent_replies().len() <= OUTPUT_BYTES_SOFT_MAX / 2 {
+            return Poll::Ready(Io::Progress);
+        }
+        if self.pipeline.waits_for == Some(WaitsFor::Turn) {
             return Poll::Ready(Io::Progress);
         }
         if self.pipeline.waits_for == Some(WaitsFor::Pause) && !self.pipeline.node.pause.is_on() {

@@ -90,6 +90,32 @@ pub enum CommandError {
     /// Not that password.
     #[error("WRONGPASS invalid username-password pair or user is disabled.")]
     WrongPass,
+    /// The rules of the user don't allow the command, or it is not for tenants.
+    #[error("NOPERM User {user} has no permissions to run the '{command}' command")]
+    NoPermission {
+        /// Who asked.
+        user: String,
+        /// For what.
+        command: String,
+    },
+    /// The tenant's commands come faster than it may send them.
+    #[error(
+        "THROTTLED tenant {tenant} may run {per_second} operations a second on this node; wait, or raise its quota"
+    )]
+    Throttled {
+        /// Its namespace and name.
+        tenant: String,
+        /// This node's part of its rate.
+        per_second: u64,
+    },
+    /// Longer than the tenant's values may be.
+    #[error("ERR a value of tenant {tenant} may have {bytes_max} bytes at most, by its quota")]
+    ValueTooLong {
+        /// Its namespace and name.
+        tenant: String,
+        /// Its longest value.
+        bytes_max: u64,
+    },
     /// In RESP2 a subscribed connection can't tell a reply from a message.
     #[error(
         "ERR Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"

@@ -11,7 +11,6 @@ use crate::error::{CommandError, Outcome};
 use crate::execute::{
     Admitted, Context, admit, admit_reader, evict, note_unsettled, run_in_slot, track_reads,
 };
-use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::stats::Ending;
 use crate::store::{EvictionPolicy, SlotGuard};
@@ -52,9 +51,9 @@ impl<'a> Exclusive<'a> {
     }
 
     /// Locks the slot if there is none yet.
-    pub fn lock(&mut self, node: &'a Node, slot: Slot, writes: bool) -> Outcome {
+    pub fn lock(&mut self, context: &Context<'a>, slot: Slot, writes: bool) -> Outcome {
         if self.guard.is_none() {
-            self.guard = Some(admit(node, slot, writes || self.writes)?);
+            self.guard = Some(admit(context, slot, writes || self.writes)?);
         }
         Ok(())
     }
@@ -100,6 +99,7 @@ impl<'a> Exclusive<'a> {
         match (entry.command.run, &mut self.guard) {
             (Run::Keyed(run), Some(guard)) => {
                 check_growth(context, guard, flags)?;
+                check_value(context, flags, args)?;
                 self.wrote |= flags.has(Flags::WRITE);
                 let outcome = run_in_slot(context, guard, args, reply, run);
                 if self.is_copy {
@@ -132,13 +132,23 @@ impl<'a> Exclusive<'a> {
     }
 }
 
+/// Refuses a longer value than a tenant may have: in a script nobody has looked at it before.
+fn check_value(context: &Context<'_>, flags: Flags, args: Args<'_>) -> Outcome {
+    match &context.session.login {
+        Some(login) if flags.has(Flags::WRITE.and(Flags::DENY_OOM)) => login.tenant().check_values(args),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a command that may need memory where the slot has grown too much: nothing is evicted while it is locked.
 fn check_growth(context: &Context<'_>, guard: &SlotGuard<'_>, flags: Flags) -> Outcome {
-    let is_too_much = if context.node.store.eviction() == EvictionPolicy::NoEviction {
-        guard.excess_bytes() > 0
-    } else {
-        guard.grown_bytes() > GROWTH_BYTES_MAX
-    };
+    let is_beyond_quota = guard.is_far_beyond_limits();
+    let is_too_much = is_beyond_quota
+        || if context.node.store.eviction() == EvictionPolicy::NoEviction {
+            guard.excess_bytes() > 0
+        } else {
+            guard.grown_bytes() > GROWTH_BYTES_MAX
+        };
     if is_too_much && flags.has(Flags::DENY_OOM) {
         return Err(CommandError::OutOfMemory);
     }

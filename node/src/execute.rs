@@ -15,9 +15,12 @@ use crate::exclusive::Exclusive;
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::routing::Access;
+use crate::script::may_write;
 use crate::session::{ReplyMode, Session};
 use crate::stats::{Ending, ThreadStats};
-use crate::store::{EvictionPolicy, SlotGuard};
+use crate::store::limits::Rate;
+use crate::store::{EvictionPolicy, SlotGuard, Space};
+use crate::tracking::TENANT_KEYS_MAX;
 
 /// What a command on the connection or the node works with.
 pub struct Context<'a> {
@@ -29,6 +32,14 @@ pub struct Context<'a> {
     pub session: &'a mut Session,
     /// The time, in milliseconds since the Unix epoch: the same for a whole batch of commands.
     pub now_ms: u64,
+}
+
+impl Context<'_> {
+    /// What the client's tenant has, or the cluster itself.
+    #[inline]
+    pub fn space(&self) -> &Space {
+        self.session.keyspace.space(&self.node.store)
+    }
 }
 
 /// What a command on keys works with: all of them are in one slot, which it has to itself.
@@ -153,6 +164,9 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     if !context.session.authenticated && !command.flags.has(Flags::NO_AUTH) {
         return Err(Failed::rejected(entry, CommandError::NoAuth));
     }
+    if context.session.login.is_some() {
+        check_tenant(context, entry, args).map_err(|error| Failed::rejected(entry, error))?;
+    }
     if !reply.is_resp3()
         && context.session.client.subscriptions.is_any()
         && !command.flags.has(Flags::WHILE_SUBSCRIBED)
@@ -176,7 +190,7 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
         Run::Script(run) => {
             let rejected = |error| Failed::rejected(entry, error);
             let slot = slot_of(command, args).map_err(rejected)?;
-            let only_reads = || !context.node.scripts.may_write(command, args);
+            let only_reads = || !may_write(&context.space().scripts, command, args);
             let mut exclusive =
                 Exclusive::new(context, slot, command.may_write(), only_reads).map_err(rejected)?;
             let outcome = run(context, &mut exclusive, args, reply);
@@ -195,6 +209,39 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
             ending: Ending::Failed,
         }),
     }
+}
+
+/// What a tenant's limits say of a command, and what its user may do.
+fn check_tenant(context: &Context<'_>, entry: &Entry, args: Args<'_>) -> Outcome {
+    let Context { node, session, .. } = context;
+    let Some(login) = &session.login else {
+        return Ok(());
+    };
+    let (tenant, command) = (login.tenant(), entry.command);
+    let (limits, counters) = (&tenant.space().limits, &tenant.space().counters);
+    counters.commands.add(1);
+    // Who one is can always be said anew, and that one goes.
+    if command.flags.has(Flags::NO_AUTH) {
+        return Ok(());
+    }
+    if !login.user().may(entry) {
+        return Err(CommandError::NoPermission {
+            user: login.user().name().to_owned(),
+            command: entry.full_name.clone(),
+        });
+    }
+    // Those that are to wait have waited before they came here.
+    if let Rate::Refused(per_second) = limits.operate(node.store.slots(), context.now_ms, false) {
+        counters.throttled.add(1);
+        return Err(CommandError::Throttled {
+            tenant: tenant.label().to_owned(),
+            per_second,
+        });
+    }
+    if command.flags.has(Flags::WRITE.and(Flags::DENY_OOM)) {
+        tenant.check_values(args)?;
+    }
+    Ok(())
 }
 
 /// The row of the command, or of its subcommand.
@@ -275,13 +322,14 @@ fn queue(
     reply: &mut Reply,
 ) -> Result<(), CommandError> {
     let slot = slot_of(entry.command, args)?;
-    check_memory(context.node, entry.command)?;
+    check_memory(context, entry.command)?;
     if let Some(slot) = slot
         && matches!(
             context.node.routing.access(slot),
             Access::Elsewhere | Access::Down
         )
-        && (context.node.scripts.may_write(entry.command, args) || !copy_reads::may_answer(context, slot))
+        && (may_write(&context.space().scripts, entry.command, args)
+            || !copy_reads::may_answer(context, slot))
     {
         return Err(elsewhere(context.node, slot));
     }
@@ -294,10 +342,14 @@ fn queue(
 
 /// Refuses a command that may need memory when there is none and nothing may be evicted.
 #[inline]
-fn check_memory(node: &Node, command: &Command) -> Result<(), CommandError> {
+fn check_memory(context: &Context<'_>, command: &Command) -> Result<(), CommandError> {
+    let store = &context.node.store;
     let may_need_memory = command.flags.has(Flags::WRITE.and(Flags::DENY_OOM));
-    if may_need_memory && node.store.eviction() == EvictionPolicy::NoEviction && node.store.is_over_budget() {
-        return Err(CommandError::OutOfMemory);
+    if may_need_memory && store.eviction() == EvictionPolicy::NoEviction {
+        let tenant = context.session.keyspace.tenant();
+        if store.is_over_budget() || tenant.is_some_and(|space| store.is_over_limits(space, 0)) {
+            return Err(CommandError::OutOfMemory);
+        }
     }
     Ok(())
 }
@@ -323,8 +375,9 @@ impl Refused<'_> {
 }
 
 #[inline]
-fn lock(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, Refused<'_>> {
-    let guard = node.store.lock_slot(slot);
+fn lock<'a>(context: &Context<'a>, slot: Slot, writes: bool) -> Result<SlotGuard<'a>, Refused<'a>> {
+    let node = context.node;
+    let guard = node.store.lock_slot_of(slot, &context.session.keyspace);
     match node.routing.access(slot) {
         Access::ReadWrite if writes && !node.store.journal.may_write(slot) => {
             Err(Refused::Here(CommandError::NoReplicas))
@@ -338,8 +391,8 @@ fn lock(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, Refused<
 
 /// Locks a slot that is served here.
 #[inline]
-pub fn admit(node: &Node, slot: Slot, writes: bool) -> Result<SlotGuard<'_>, CommandError> {
-    lock(node, slot, writes).map_err(|refused| refused.into_error(node))
+pub fn admit<'a>(context: &Context<'a>, slot: Slot, writes: bool) -> Result<SlotGuard<'a>, CommandError> {
+    lock(context, slot, writes).map_err(|refused| refused.into_error(context.node))
 }
 
 /// A slot that is locked for a command.
@@ -358,7 +411,7 @@ pub fn admit_reader<'a>(
     writes: bool,
     only_reads: impl FnOnce() -> bool,
 ) -> Result<Admitted<'a>, CommandError> {
-    match lock(context.node, slot, writes) {
+    match lock(context, slot, writes) {
         Ok(guard) => Ok(Admitted {
             guard,
             is_copy: false,
@@ -380,13 +433,18 @@ pub fn run_in_slot(
     reply: &mut Reply,
     run: fn(&mut Keyed<'_, '_>) -> Outcome,
 ) -> Outcome {
+    let bulk_bytes_max = context.node.settings.bulk_bytes_max();
+    let tenant = context.session.keyspace.tenant();
     guard.set_client(context.session.client.id);
     guard.set_touches(!context.session.client.no_touch.load(Ordering::Relaxed));
     let outcome = run(&mut Keyed {
         slot: guard,
         args,
         now_ms: context.now_ms,
-        value_bytes_max: context.node.settings.bulk_bytes_max(),
+        value_bytes_max: tenant.map_or(bulk_bytes_max, |space| {
+            let bytes_max = usize::try_from(space.limits.value_bytes_max());
+            bulk_bytes_max.min(bytes_max.unwrap_or(usize::MAX))
+        }),
         reply,
     });
     let tally = guard.take_tally();
@@ -394,6 +452,11 @@ pub fn run_in_slot(
     context.stats.keyspace_misses.add(tally.misses);
     if tally.expired > 0 {
         context.stats.expired_keys.add(tally.expired);
+    }
+    if let Some(space) = tenant {
+        space.counters.hits.add(tally.hits);
+        space.counters.misses.add(tally.misses);
+        space.counters.expirations.add(tally.expired);
     }
     outcome
 }
@@ -406,8 +469,13 @@ pub fn track_reads(context: &Context<'_>, slot: Slot, command: &Command, args: A
         && command.flags.has(Flags::READ)
         && let Ok(keys) = command.keys.of(command.name, args)
     {
-        let keys_max = node.settings.tracking_keys_max();
-        node.store
+        let keys_max = match (session.keyspace.tenant(), node.settings.tracking_keys_max()) {
+            (None, keys_max) => keys_max,
+            (Some(_), 0) => TENANT_KEYS_MAX,
+            (Some(_), keys_max) => keys_max.min(TENANT_KEYS_MAX),
+        };
+        context
+            .space()
             .tracking
             .remember(slot, keys, &session.client, keys_max);
     }
@@ -428,7 +496,11 @@ pub fn note_unsettled(context: &mut Context<'_>, slot: Slot, writes: bool) {
 /// Makes room after a write. The caller holds no slot.
 #[inline]
 pub fn evict(context: &Context<'_>) {
-    let store = &context.node.store;
+    let (store, keyspace) = (&context.node.store, &context.session.keyspace);
+    if keyspace.tenant().is_some() {
+        let evicted = store.evict_tenant(keyspace, 0, context.now_ms);
+        context.stats.evicted_keys.add(evicted);
+    }
     if store.is_over_budget() {
         context.stats.evicted_keys.add(store.evict(context.now_ms));
     }
@@ -445,7 +517,16 @@ fn run_keyed(
 ) -> Result<Outcome, Failed> {
     let rejected = |error| Failed::rejected(entry, error);
     let writes = entry.command.flags.has(Flags::WRITE);
-    check_memory(context.node, entry.command).map_err(rejected)?;
+    check_memory(context, entry.command).map_err(rejected)?;
+    if context.session.keyspace.tenant().is_some()
+        && entry.command.flags.has(Flags::WRITE.and(Flags::DENY_OOM))
+    {
+        // Before, so that the tenant is never above its limit by a large value.
+        let bytes: usize = args.from(1).map(<[u8]>::len).sum();
+        let (store, keyspace) = (&context.node.store, &context.session.keyspace);
+        let evicted = store.evict_tenant(keyspace, bytes as u64, context.now_ms);
+        context.stats.evicted_keys.add(evicted);
+    }
     let Admitted { mut guard, is_copy } =
         admit_reader(context, slot, writes, || !writes).map_err(rejected)?;
     let outcome = run_in_slot(context, &mut guard, args, reply, run);

@@ -99,7 +99,7 @@ pub fn script(data: &[u8]) {
     node.settings.set_script_ms_max(100);
     let clients = Clients::default();
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 6379));
-    let Some(client) = clients.admit(addr, addr, 0, 1) else {
+    let Ok(client) = clients.admit((addr, addr), 0, 1, false) else {
         unreachable!("it is the only one")
     };
     let mut pipeline = Pipeline::new(Arc::clone(node), Arc::clone(stats), client);
@@ -137,7 +137,7 @@ pub fn pipeline(data: &[u8]) {
     let (node, stats) = node(how & 1 == 1);
     let clients = Clients::default();
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 6379));
-    let Some(client) = clients.admit(addr, addr, 0, 1) else {
+    let Ok(client) = clients.admit((addr, addr), 0, 1, false) else {
         unreachable!("it is the only one")
     };
     // What one input has paused is none of the next one's.

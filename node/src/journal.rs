@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::{Epoch, RingSettings, SLOT_COUNT, Slot};
 use parking_lot::RwLock;
 
@@ -171,11 +172,11 @@ impl Journal {
             .is_none_or(|set| set.links().count() >= usize::from(self.acks()))
     }
 
-    /// A key of the slot changed. The caller holds the slot.
+    /// A tenant's key of the slot changed. The caller holds the slot.
     #[inline]
-    pub fn changed(&self, slot: Slot, key: &[u8]) {
+    pub fn changed(&self, slot: Slot, tenant: TenantId, key: &[u8]) {
         if self.is_on() {
-            self.note(slot, Some(key));
+            self.note(slot, Some((tenant, key)));
         }
     }
 
@@ -186,7 +187,7 @@ impl Journal {
         }
     }
 
-    fn note(&self, slot: Slot, key: Option<&[u8]>) {
+    fn note(&self, slot: Slot, key: Option<(TenantId, &[u8])>) {
         let Some(set) = self.set_of(slot) else { return };
         let mut links: Vec<&Arc<Link>> = set.links().collect();
         // In one order everywhere: threads that hold other slots take the same queues.
@@ -277,7 +278,7 @@ impl Journal {
             let is_adopting = |slot: Slot| marks[slot.index()].adopting.load(Ordering::Relaxed);
             for Changed { slot, key } in link.unacknowledged(is_adopting) {
                 let guard = hold(slot);
-                self.note(slot, key.as_deref());
+                self.note(slot, key.as_ref().map(|(tenant, key)| (*tenant, &**key)));
                 drop(guard);
             }
         }

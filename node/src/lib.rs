@@ -1,6 +1,6 @@
 //! The cache node of Annulus.
 //!
-//! The data path is pure up to the sockets: [`resp`] reads commands and writes replies, the store holds one keyspace.
+//! The data path is pure up to the sockets: [`resp`] reads commands and writes replies, the store holds a keyspace for each tenant.
 //! The shell around it owns sockets, threads, clocks and files. Nothing here knows of Kubernetes.
 
 pub mod buffers;
@@ -37,6 +37,7 @@ pub mod server;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod tenants;
 pub mod timing;
 pub mod tls;
 pub mod tracking;

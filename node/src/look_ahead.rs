@@ -1,7 +1,7 @@
 //! Reads a pipeline's next commands before they are executed, so that what their keys need is on its way from memory.
 
 use crate::resp::{Args, Kept, Limits, Parser, ProtocolError};
-use crate::store::{PREFETCH_MAX, Store};
+use crate::store::{Keyspace, PREFETCH_MAX, Store};
 
 /// A command that is to be executed next.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,7 +51,7 @@ impl LookAhead {
         parser: &mut Parser,
         input: &[u8],
         limits: Limits,
-        store: &Store,
+        store: (&Store, &Keyspace),
     ) -> Result<Option<Next>, ProtocolError> {
         if self.next == self.end {
             self.read(parser, input, limits, store);
@@ -84,7 +84,7 @@ impl LookAhead {
         }
     }
 
-    fn read(&mut self, parser: &mut Parser, input: &[u8], limits: Limits, store: &Store) {
+    fn read(&mut self, parser: &mut Parser, input: &[u8], limits: Limits, store: (&Store, &Keyspace)) {
         (self.next, self.end) = (0, 0);
         if self.error.is_some() {
             return;
@@ -125,7 +125,8 @@ impl LookAhead {
                 // Nearly all commands have their only key there; for others the hint is of no use.
                 args.get(1)
             });
-            store.prefetch(keys);
+            let (store, keyspace) = store;
+            store.prefetch(keyspace, keys);
         }
     }
 }

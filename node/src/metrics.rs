@@ -1,9 +1,11 @@
 //! What `/metrics` shows.
 //!
 //! Nothing is counted here: every scrape reads the counters where they are. Labels have few values, each of them
-//! known beforehand: commands of the table (those that were called), members of the ring, two directions. Never
+//! known beforehand: commands of the table (those that were called), members of the ring, tenants of the tenants document, two
+//! directions. Never
 //! a key, a client or an address.
 
+mod tenants;
 mod tls;
 
 use std::fmt;
@@ -87,6 +89,7 @@ impl Collector for Sources {
         self.encode_tls(&mut page)?;
         self.encode_commands(&mut page)?;
         self.encode_pubsub(&mut page)?;
+        tenants::encode(&self.node, &mut page)?;
         if let Some(member) = &self.member {
             member.encode(&mut page)?;
         }
@@ -101,7 +104,7 @@ impl Sources {
             "annulus_keys",
             "Entries in the store, those included that expired and are not removed yet",
             None,
-            store.keys(),
+            store.all_keys(),
         )?;
         let used = "What the entries cost: keys, values and overhead";
         page.gauge(
@@ -130,7 +133,7 @@ impl Sources {
             store.withheld_bytes(),
         )?;
         let scripts = &self.node.scripts;
-        let script_bytes = scripts.state_bytes() + scripts.cached().1;
+        let script_bytes = scripts.state_bytes() + self.node.store.own.cached_scripts().1;
         page.gauge(
             "annulus_scripts_memory_used",
             "What scripts take beside the entries: their sources and the Lua states of the threads",
@@ -245,11 +248,11 @@ impl Sources {
     }
 
     fn encode_pubsub(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let (pubsub, totals) = (&self.node.pubsub, self.node.stats.totals());
+        let (pubsub, totals) = (&self.node.store.own.pubsub, self.node.stats.totals());
         let names = [
             ("channel", pubsub.channels.len() as u64),
             ("pattern", pubsub.patterns() as u64),
-            ("shardchannel", self.node.store.shard_channels.len() as u64),
+            ("shardchannel", pubsub.shards.len() as u64),
         ];
         let help = "Channels and patterns that clients of this node are subscribed to";
         page.gauges("annulus_pubsub_names", help, "kind", names.into_iter())?;
@@ -257,9 +260,9 @@ impl Sources {
             "annulus_tracked_keys",
             "Keys that clients are told of when they change",
             None,
-            self.node.store.tracking.keys() as u64,
+            self.node.store.own.tracking.keys() as u64,
         )?;
-        let relay = &pubsub.relay.counters;
+        let relay = &self.node.relay.counters;
         let forwards = [
             ("sent", relay.sent.get()),
             ("dropped", relay.dropped.get()),
@@ -403,10 +406,21 @@ impl Page<'_, '_> {
         label: &str,
         values: impl Iterator<Item = (&'v str, u64)>,
     ) -> fmt::Result {
+        self.gauges_in(name, help, None, label, values)
+    }
+
+    fn gauges_in<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        label: &str,
+        values: impl Iterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
         let kind = ConstGauge::new(0_u64).metric_type();
         let mut family = self
             .encoder
-            .encode_descriptor(name, &sentence(help), None, kind)?;
+            .encode_descriptor(name, &sentence(help), unit, kind)?;
         for (value_of_label, value) in values {
             ConstGauge::new(value).encode(family.encode_family(&[(label, value_of_label)])?)?;
         }

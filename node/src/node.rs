@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use annulus_proto::tenants::TenantsDocument;
+
 use crate::clients::Clients;
 use crate::command::table;
 use crate::pause::Pause;
-use crate::pubsub::PubSub;
+use crate::pubsub::relay::Relay;
 use crate::resp::Limits;
 use crate::routing::Routing;
 use crate::script::Scripts;
 use crate::secret::{LiveSecret, Secret};
 use crate::stats::Stats;
 use crate::store::Store;
+use crate::tenants::{Refusal, Tenants};
 use crate::timing::Timing;
 
 /// What a node is made with.
@@ -134,8 +137,8 @@ pub struct Node {
     pub timing: Timing,
     /// Who is connected.
     pub clients: Clients,
-    /// Who is subscribed to what.
-    pub pubsub: PubSub,
+    /// What is published, on its way to other nodes.
+    pub relay: Relay,
     /// Whether commands wait.
     pub pause: Pause,
     /// What clients sent as programs.
@@ -144,6 +147,8 @@ pub struct Node {
     pub settings: Settings,
     /// What clients must give; `None` when everybody may enter.
     pub password: Option<LiveSecret>,
+    /// Who else may enter.
+    pub tenants: Tenants,
     /// Threads that serve clients.
     pub threads: usize,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -163,13 +168,21 @@ impl Node {
             stats: Stats::new(table().len()),
             timing: Timing::new(table().len()),
             clients: Clients::default(),
-            pubsub: PubSub::default(),
+            relay: Relay::default(),
             pause: Pause::default(),
             settings: Settings::new(options.clients_max),
             password: options.password.map(LiveSecret::new),
+            tenants: Tenants::default(),
             threads: options.threads,
             started_at_ms: options.started_at_ms,
             run_id: options.run_id,
         }
+    }
+
+    /// Takes over a tenants document if it is newer, and says whether it was.
+    pub fn adopt_tenants(&self, document: TenantsDocument) -> Result<bool, Refusal> {
+        let cluster_uid = self.routing.view().cluster_uid.clone();
+        self.tenants
+            .adopt(document, (&cluster_uid, &self.store, &self.clients))
     }
 }

@@ -5,7 +5,8 @@
 //! subscribers on a node see the messages of one channel in the same order, because they are posted while the
 //! channel's lock is held. No lock is held longer than that, and none while a socket is written.
 //!
-//! Sharded channels are in slots, as keys are: the store keeps them, so that they leave with their slot.
+//! Sharded channels are in slots, as keys are, and leave with their slot. Every tenant has a [`PubSub`] of its own, which the
+//! store keeps with what else the tenant has.
 
 mod channels;
 mod push;
@@ -24,22 +25,29 @@ pub use subscriptions::{Kind, SUBSCRIPTIONS_MAX, Subscriptions};
 
 use crate::clients::Client;
 use crate::commands::matches_pattern;
-use crate::store::Store;
 use channels::{Subscribers, remove};
-use relay::Relay;
 
-/// The channels and patterns that clients of this node are subscribed to.
+/// The channels and patterns that a tenant's clients are subscribed to on this node.
 #[derive(Default)]
 pub struct PubSub {
     /// Channels that reach across the ring.
     pub channels: Channels,
-    /// What goes to other nodes.
-    pub relay: Relay,
+    /// Channels that are in slots.
+    pub shards: Channels,
     patterns: RwLock<HashMap<Box<[u8]>, Subscribers, foldhash::fast::RandomState>>,
     pattern_count: AtomicUsize,
 }
 
 impl PubSub {
+    /// The same for one of many tenants: smaller, and more often waited for.
+    pub fn small() -> Self {
+        Self {
+            channels: Channels::small(),
+            shards: Channels::small(),
+            ..Self::default()
+        }
+    }
+
     /// Delivers a message to the subscribers here, and says how many they are.
     pub fn publish(&self, channel: &[u8], payload: &[u8]) -> usize {
         self.channels.with(channel, |subscribers| {
@@ -66,16 +74,23 @@ impl PubSub {
         })
     }
 
+    /// Delivers a message of a sharded channel, and says to how many.
+    pub fn publish_sharded(&self, channel: &[u8], payload: &[u8]) -> usize {
+        self.shards.with(channel, |subscribers| {
+            post_all(subscribers, "smessage", channel, payload)
+        })
+    }
+
     /// How many patterns there are subscriptions to.
     pub fn patterns(&self) -> usize {
         self.pattern_count.load(Ordering::Relaxed)
     }
 
     /// Adds a subscription that the client didn't have. For a sharded channel the caller holds its slot.
-    pub fn subscribe(&self, store: &Store, kind: Kind, name: &[u8], client: &Arc<Client>) {
+    pub fn subscribe(&self, kind: Kind, name: &[u8], client: &Arc<Client>) {
         match kind {
             Kind::Channel => self.channels.subscribe(name, client),
-            Kind::Shard => store.shard_channels.subscribe(name, client),
+            Kind::Shard => self.shards.subscribe(name, client),
             Kind::Pattern => {
                 let mut patterns = self.patterns.write();
                 patterns.entry(name.into()).or_default().push(Arc::clone(client));
@@ -85,10 +100,10 @@ impl PubSub {
     }
 
     /// Ends a subscription: once this returns, no message comes by it.
-    pub fn unsubscribe(&self, store: &Store, kind: Kind, name: &[u8], client: &Arc<Client>) {
+    pub fn unsubscribe(&self, kind: Kind, name: &[u8], client: &Arc<Client>) {
         match kind {
             Kind::Channel => self.channels.unsubscribe(name, client),
-            Kind::Shard => store.shard_channels.unsubscribe(name, client),
+            Kind::Shard => self.shards.unsubscribe(name, client),
             Kind::Pattern => {
                 let mut patterns = self.patterns.write();
                 remove(&mut patterns, name, client);
@@ -98,22 +113,15 @@ impl PubSub {
     }
 
     /// Ends all subscriptions of a client.
-    pub fn forget(&self, store: &Store, client: &Arc<Client>) {
+    pub fn forget(&self, client: &Arc<Client>) {
         if client.subscriptions.is_any() {
             for kind in Kind::ALL {
                 for name in client.subscriptions.take(kind) {
-                    self.unsubscribe(store, kind, &name, client);
+                    self.unsubscribe(kind, &name, client);
                 }
             }
         }
     }
-}
-
-/// Delivers a message of a sharded channel, and says to how many.
-pub fn publish_sharded(store: &Store, channel: &[u8], payload: &[u8]) -> usize {
-    store.shard_channels.with(channel, |subscribers| {
-        post_all(subscribers, "smessage", channel, payload)
-    })
 }
 
 fn post_all(subscribers: &[Arc<Client>], kind: &str, channel: &[u8], payload: &[u8]) -> usize {

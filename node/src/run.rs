@@ -32,6 +32,7 @@ use crate::peer::{self, Links, OwnCredentials, PeerContext, PeersUp};
 use crate::routing::{Routing, Standalone};
 use crate::server::{BindError, Server, ServerOptions};
 use crate::store::{EvictionPolicy, Store, StoreOptions};
+use crate::tenants;
 use crate::tls::{ClientTls, ReadError};
 
 /// How long peers and HTTP may take to end once the clients are gone.
@@ -139,15 +140,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         let subject = subject(&node, member, tls.clone(), &is_stopping);
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
-    // A pipe can be read only once.
-    if let Some(path) = config.password_file.clone().filter(|path| path.is_file()) {
-        let (node, stop) = (node.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Some(password) = &node.password {
-                password.follow(&path, stop).await;
-            }
-        });
-    }
+    follow_files(config, &node, &stop, &mut tasks);
     let told = Arc::clone(&node);
     let server = serve_clients(config, tls, node)?;
     (addresses.client, addresses.client_tls) = (server.local_addr(), server.tls_addr());
@@ -238,6 +231,22 @@ fn serve_clients(config: &Config, tls: Option<Arc<ClientTls>>, node: Arc<Node>) 
         BindError::Listen(address, source) => listen_error("--tls-bind", address, source),
         BindError::System(source) => RunError::System(source),
     })
+}
+
+/// Follows what is mounted: the password, the tenants. The tenants are known before any client comes.
+fn follow_files(config: &Config, node: &Arc<Node>, stop: &CancellationToken, tasks: &mut JoinSet<()>) {
+    // A pipe can be read only once.
+    if let Some(path) = config.password_file.clone().filter(|path| path.is_file()) {
+        let (node, stop) = (node.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Some(password) = &node.password {
+                password.follow(&path, stop).await;
+            }
+        });
+    }
+    if let Some(path) = &config.tenants_file {
+        tasks.spawn(tenants::follow_file(Arc::clone(node), path, stop.clone()));
+    }
 }
 
 /// How long a node that was told to end waits for a change of what others need it for, before it thinks that nobody is there

@@ -2,8 +2,8 @@
 //!
 //! A script runs in one slot, which is locked from its first command on keys to its end, and on the thread of its
 //! client. It can hold both for so long as `busy-reply-threshold` says, and then it is ended. Each client thread
-//! has a Lua state of its own ([`engine`]), made when its first script comes; the sources of scripts are known to
-//! all of them ([`cache`]).
+//! has a Lua state of its own ([`engine`]), made when its first script comes; the sources of a
+//! tenant's scripts are known to all of them ([`cache`]), and to no other tenant.
 //!
 //! A script sees commands and a sandbox ([`sandbox`]): no file, no socket, no other script. What it leaves in the
 //! heap is taken away, and a state in which a script was ended by force is thrown away.
@@ -27,20 +27,19 @@ mod watchdog;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use annulus_proto::tenants::TenantId;
 use parking_lot::Mutex;
 
-pub use cache::{Script, ScriptId};
+pub use cache::{Cache, Script, ScriptId};
 pub use engine::{Request, check, run};
 
 use crate::command::Command;
 use crate::error::{CommandError, Outcome};
 use crate::resp::Args;
-use cache::Cache;
 use watchdog::Running;
 
 /// What all threads know of scripts.
 pub struct Scripts {
-    cache: Mutex<Cache>,
     /// How often `SCRIPT FLUSH` was called: a thread throws its state away when it finds a new number here.
     flushes: AtomicU64,
     /// What runs on the threads that have a state.
@@ -57,59 +56,23 @@ impl Scripts {
         const STATE_BYTES_MAX: usize = 64 << 20;
         let share = usize::try_from(budget_bytes / 8).unwrap_or(usize::MAX) / threads.max(1);
         Self {
-            cache: Mutex::default(),
             flushes: AtomicU64::new(0),
             running: Mutex::default(),
             state_bytes_max: share.clamp(STATE_BYTES_MIN, STATE_BYTES_MAX),
         }
     }
 
-    /// The script with this source, known from now on. It is compiled by whoever runs it.
-    pub fn add(&self, source: &[u8]) -> Result<Arc<Script>, CommandError> {
-        self.cache.lock().add(source)
-    }
-
-    /// The script of that name.
-    pub fn find(&self, id: ScriptId) -> Option<Arc<Script>> {
-        self.cache.lock().find(id)
-    }
-
-    /// Whether there is a script of that name.
-    pub fn has(&self, id: ScriptId) -> bool {
-        self.cache.lock().has(id)
-    }
-
-    /// Whether a command may write: a script doesn't whose first line says so.
-    pub fn may_write(&self, command: &Command, args: Args<'_>) -> bool {
-        let says_no = || match args.get(1) {
-            Some(source) if command.name == "eval" => {
-                shebang::parse(source).is_ok_and(|(flags, _)| flags.no_writes)
-            }
-            Some(id) if command.name == "evalsha" => ScriptId::parse(id)
-                .and_then(|id| self.find(id))
-                .is_some_and(|script| script.flags.no_writes),
-            _ => false,
-        };
-        command.may_write() && !says_no()
-    }
-
-    /// Forgets a script.
-    pub fn remove(&self, id: ScriptId) {
-        self.cache.lock().remove(id);
-    }
-
-    /// Forgets all scripts.
+    /// Throws away what the threads have compiled: the cluster's own scripts were forgotten.
     pub fn flush(&self) {
-        *self.cache.lock() = Cache::default();
         self.flushes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// `SCRIPT KILL`: ends the scripts that are running and have not written.
-    pub fn kill(&self) -> Outcome {
+    /// `SCRIPT KILL`: ends the tenant's scripts that are running and have not written.
+    pub fn kill(&self, tenant: TenantId) -> Outcome {
         let running = self.running.lock();
         let (mut killed, mut wrote) = (false, false);
         for thread in running.iter() {
-            match thread.kill() {
+            match thread.kill(tenant) {
                 watchdog::Kill::Killed => killed = true,
                 watchdog::Kill::HasWritten => wrote = true,
                 watchdog::Kill::Idle => {}
@@ -125,14 +88,22 @@ impl Scripts {
         }
     }
 
-    /// How many scripts are known, and what their sources take.
-    pub fn cached(&self) -> (usize, usize) {
-        let cache = self.cache.lock();
-        (cache.len(), cache.bytes())
-    }
-
     /// What the threads' states take.
     pub fn state_bytes(&self) -> usize {
         self.running.lock().iter().map(|running| running.bytes()).sum()
     }
+}
+
+/// Whether a client's command may write: a script doesn't whose first line says so. `known` are the client's scripts.
+pub fn may_write(known: &Mutex<Cache>, command: &Command, args: Args<'_>) -> bool {
+    let says_no = || match args.get(1) {
+        Some(source) if command.name == "eval" => {
+            shebang::parse(source).is_ok_and(|(flags, _)| flags.no_writes)
+        }
+        Some(id) if command.name == "evalsha" => ScriptId::parse(id)
+            .and_then(|id| known.lock().find(id))
+            .is_some_and(|script| script.flags.no_writes),
+        _ => false,
+    };
+    command.may_write() && !says_no()
 }

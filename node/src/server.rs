@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clients::{Client, Stop};
+use crate::clients::{Client, Full, Stop};
 use crate::clock;
 use crate::connection::Connection;
 use crate::node::Node;
@@ -37,6 +37,12 @@ const BACKLOG: i32 = 1024;
 /// How often a thread sweeps expired entries, and how many it looks at each time.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 const SWEEP_ENTRIES_MAX: usize = 20_000;
+
+/// How many entries of tenants that are gone a thread drops each time.
+const DROPPED_ENTRIES_MAX: usize = 5000;
+
+/// How many entries a thread evicts each time of tenants that are above their limits and don't write.
+const EVICTED_ENTRIES_MAX: u64 = 2000;
 
 /// How often clients are looked at that may have been silent, or not reading, for too long.
 const CLIENT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -224,6 +230,9 @@ impl Worker {
                     let begun = clock::monotonic();
                     self.stats.expired_keys.add(self.node.store.sweep(now_ms, SWEEP_ENTRIES_MAX));
                     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    let (tenants, store) = (&self.node.tenants, &self.node.store);
+                    tenants.drop_some(store, DROPPED_ENTRIES_MAX);
+                    self.stats.evicted_keys.add(store.enforce_limits(now_ms, EVICTED_ENTRIES_MAX));
                     self.node.timing.note_event(Event::ExpireCycle, took_ms, now_ms);
                     if self.node.pause.end_when_over(now_ms) {
                         self.node.clients.wake_all();
@@ -259,12 +268,20 @@ impl Worker {
             return;
         };
         let clients_max = self.node.settings.clients_max();
-        let Some(client) = self.node.clients.admit(remote, local, now_ms, clients_max) else {
-            self.stats.connections_rejected.add(1);
-            if tls.is_none() {
-                connections.spawn(refuse(stream));
+        let needs_password = self.node.password.is_some();
+        let admitted = self
+            .node
+            .clients
+            .admit((remote, local), now_ms, clients_max, needs_password);
+        let client = match admitted {
+            Ok(client) => client,
+            Err(full) => {
+                self.stats.connections_rejected.add(1);
+                if tls.is_none() {
+                    connections.spawn(refuse(stream, full));
+                }
+                return;
             }
-            return;
         };
         let socket = &client.usage.socket;
         socket.store(stream.as_raw_fd(), Ordering::Relaxed);
@@ -281,6 +298,7 @@ impl Worker {
     fn check_clients(&self) {
         let now_ms = clock::now_ms();
         self.node.clients.stop_slow(now_ms);
+        self.node.clients.stop_strangers(now_ms);
         let idle_timeout_s = self.node.settings.idle_timeout_s();
         if idle_timeout_s > 0 {
             self.node
@@ -334,13 +352,9 @@ fn prepare(stream: &TcpStream, keepalive_s: u64) -> io::Result<()> {
     Ok(())
 }
 
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, full: Full) {
     // Whether the client hears it is its own affair: it is refused either way.
-    if stream
-        .write_all(b"-ERR max number of clients reached\r\n")
-        .await
-        .is_ok()
-    {
+    if stream.write_all(format!("-{full}\r\n").as_bytes()).await.is_ok() {
         stream.shutdown().await.unwrap_or_default();
     }
 }

@@ -7,8 +7,10 @@ use annulus_ring::Slot;
 
 use crate::clients::{Client, Introduction};
 use crate::journal::Unsettled;
+use crate::node::Node;
 use crate::resp::Reply;
-use crate::store::Store;
+use crate::store::{Keyspace, Store};
+use crate::tenants::Login;
 use crate::tracking::Consent;
 use crate::transaction::{Transaction, Watched};
 
@@ -31,6 +33,10 @@ pub struct Session {
     pub client: Arc<Client>,
     /// Whether its user is known.
     pub authenticated: bool,
+    /// Which tenant's user it is; `None` for the user `default`.
+    pub login: Option<Arc<Login>>,
+    /// Whose entries, channels and scripts it works with.
+    pub keyspace: Keyspace,
     /// Whether the connection ends once the replies are sent.
     pub closing: bool,
     /// Which replies it gets.
@@ -55,6 +61,8 @@ impl Session {
         Self {
             client,
             authenticated: !needs_password,
+            login: None,
+            keyspace: Keyspace::default(),
             closing: false,
             reply_mode: ReplyMode::On,
             transaction: None,
@@ -79,9 +87,33 @@ impl Session {
 
     /// Is told of no changed keys any more.
     pub fn end_tracking(&mut self, store: &Store) {
-        store.tracking.disable(&self.client);
+        self.keyspace.space(store).tracking.disable(&self.client);
         self.tracked_reads = None;
         self.caching_said = false;
+    }
+
+    /// It has said who it is: a tenant's user, or `default`. What it has in one keyspace it doesn't take into another.
+    pub fn enter(&mut self, node: &Node, login: Option<Arc<Login>>) {
+        let keyspace = login
+            .as_ref()
+            .map_or_else(Keyspace::default, |login| login.tenant().keyspace().clone());
+        if keyspace.id() != self.keyspace.id() {
+            self.leave(&node.store);
+            self.client.mailbox.discard();
+            self.last_write = None;
+        }
+        self.keyspace = keyspace;
+        self.client.set_login(login.clone());
+        self.login = login;
+        self.authenticated = true;
+        node.clients.note_known(&self.client, true);
+    }
+
+    /// Lets go of everything that it has in its keyspace.
+    pub fn leave(&mut self, store: &Store) {
+        self.forget_transaction(store);
+        self.keyspace.space(store).pubsub.forget(&self.client);
+        self.end_tracking(store);
     }
 
     /// Puts what waits in the mailbox before the reply that is about to be written, unless that is a part of another
@@ -101,8 +133,10 @@ impl Session {
     }
 
     /// `RESET`: back to the state of a new connection.
-    pub fn reset(&mut self, needs_password: bool) {
-        self.authenticated = !needs_password;
+    pub fn reset(&mut self, node: &Node) {
+        self.enter(node, None);
+        self.authenticated = node.password.is_none();
+        node.clients.note_known(&self.client, self.authenticated);
         self.reply_mode = ReplyMode::On;
         let client = &self.client;
         for flag in [

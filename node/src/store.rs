@@ -1,6 +1,7 @@
-//! One keyspace, sharded by slot, within a budget of bytes.
+//! The keyspaces of a node, sharded by slot, within a budget of bytes: the cluster's own, and one for each tenant.
 //!
-//! Every slot has a map of its own ([`slot_map`]) behind a lock of its own, in one cache line. Whoever holds a
+//! Every slot has a map of its own ([`slot_map`]) behind a lock of its own, in one cache line; what tenants have in the slot
+//! is behind the same lock ([`line`]), and what else a tenant has is its [`Space`]. Whoever holds a
 //! [`SlotGuard`] has the slot to itself, and so a transaction on one slot takes one lock. A thread never holds
 //! two guards: there is no order between locks.
 //!
@@ -20,35 +21,38 @@ mod eviction;
 mod guard;
 mod history;
 mod index;
+pub mod limits;
+mod line;
 pub mod memory;
 pub mod moving;
 mod prefetch;
 mod slot_map;
+mod space;
 mod stored;
 mod value;
 mod watch;
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::{SLOT_COUNT, Slot};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::journal::Journal;
-use crate::pubsub::Channels;
-use crate::tracking::Tracking;
 use bitmap::SlotBitmap;
 pub use eviction::EvictionPolicy;
-use eviction::Victims;
-pub use guard::{SlotGuard, Tally, TooBig};
+pub use guard::{SlotGuard, Tally, TenantKey, TooBig};
 use history::{Ghosts, Sketch};
+use line::Line;
 use moving::Moving;
-use slot_map::{KeyHasher, SlotMap};
+use slot_map::KeyHasher;
+pub use space::{Keyspace, Space, SpaceCounters};
 pub use stored::Stored;
 pub use value::{AccessStamp, Collection, Entry, Text, Value, ValueRef, WrongType};
 pub use watch::WatchFlag;
-use watch::Watches;
 
 /// Slots that are made together when one of them is first used: a keyspace with few keys stays small.
 const SHARD_SLOTS: usize = 16;
@@ -79,19 +83,24 @@ pub struct StoreOptions {
 /// A slot on a cache line of its own: what finds its entries is fetched at once with its lock.
 #[derive(Default)]
 #[repr(align(64))]
-struct SlotLine(Mutex<SlotMap>);
+struct SlotLine(Mutex<Line>);
 
 const _: () = assert!(size_of::<SlotLine>() == 64);
 
 type Shard = OnceLock<Box<[SlotLine; SHARD_SLOTS]>>;
 
-/// One keyspace.
+/// The keyspaces.
 pub struct Store {
     shards: Box<[Shard]>,
     budget_bytes: u64,
     eviction: EvictionPolicy,
-    /// Who will be evicted next. It is locked before any slot.
-    victims: Mutex<Victims>,
+    /// What the cluster's own clients have.
+    pub own: Space,
+    /// What tenants have.
+    spaces: RwLock<BTreeMap<TenantId, Arc<Space>>>,
+    space_count: AtomicUsize,
+    /// How many slots this node has, or is about to get: its part of the tenants' quotas.
+    slots: AtomicU32,
     /// Keys that were evicted from their probation.
     ghosts: Ghosts,
     /// How often keys were used.
@@ -107,19 +116,6 @@ pub struct Store {
     pub moving: Moving,
     /// What of the budget entries may not have, because the process takes more than is counted.
     withheld_bytes: AtomicU64,
-    keys: AtomicU64,
-    /// Entries on probation.
-    fresh: AtomicU64,
-    /// Slots that hold entries.
-    occupied: SlotBitmap,
-    /// Slots that hold entries with a time of expiry.
-    volatile: SlotBitmap,
-    /// Keys that transactions depend on.
-    watches: Watches,
-    /// Sharded channels, which are in slots as keys are.
-    pub shard_channels: Channels,
-    /// Keys in clients' caches.
-    pub tracking: Tracking,
     /// What other nodes must have of the changes.
     pub journal: Journal,
     /// Slots whose entries are copies of what another node serves: nobody scans, expires or evicts them here, and they
@@ -129,20 +125,23 @@ pub struct Store {
     copied_bytes: AtomicU64,
     /// What the entries that are no copies may cost.
     own_budget_bytes: AtomicU64,
-    /// Where the next sweep begins.
-    sweep_next: AtomicU16,
+    /// The tenant whose turn it is to be swept after the cluster's own keyspace.
+    sweep_tenant: AtomicU32,
     /// State of the generator that picks slots to sample.
     random: AtomicU64,
 }
 
 impl Store {
-    /// An empty keyspace.
+    /// Empty keyspaces.
     pub fn new(options: StoreOptions) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             budget_bytes: options.budget_bytes,
             eviction: options.eviction,
-            victims: Mutex::default(),
+            own: Space::new(TenantId::CLUSTER),
+            spaces: RwLock::default(),
+            space_count: AtomicUsize::new(0),
+            slots: AtomicU32::new(SLOT_COUNT.into()),
             ghosts: Ghosts::new(),
             sketch: Sketch::new(),
             hasher: KeyHasher::default(),
@@ -152,51 +151,60 @@ impl Store {
             grew: Notify::new(),
             moving: Moving::new(),
             withheld_bytes: AtomicU64::new(0),
-            keys: AtomicU64::new(0),
-            fresh: AtomicU64::new(0),
-            occupied: SlotBitmap::new(),
-            volatile: SlotBitmap::new(),
-            watches: Watches::new(),
-            shard_channels: Channels::default(),
-            tracking: Tracking::default(),
             journal: Journal::default(),
             copies: SlotBitmap::new(),
             copied_keys: AtomicU64::new(0),
             copied_bytes: AtomicU64::new(0),
             own_budget_bytes: AtomicU64::new(options.budget_bytes),
-            sweep_next: AtomicU16::new(0),
+            sweep_tenant: AtomicU32::new(0),
             random: AtomicU64::new(0),
         }
     }
 
-    /// Takes the slot for as long as the guard lives. A thread that holds a guard must not take another.
+    /// Takes the slot for as long as the guard lives, and works in the cluster's own keyspace. A thread that holds a guard
+    /// must not take another.
     #[inline]
     pub fn lock_slot(&self, slot: Slot) -> SlotGuard<'_> {
         let shard = self.shards[slot.index() / SHARD_SLOTS].get_or_init(Box::default);
         SlotGuard::new(self, slot, shard[slot.index() % SHARD_SLOTS].0.lock())
     }
 
+    /// The same, in that keyspace.
+    #[inline]
+    pub fn lock_slot_of(&self, slot: Slot, keyspace: &Keyspace) -> SlotGuard<'_> {
+        let mut guard = self.lock_slot(slot);
+        if keyspace.tenant().is_some() {
+            guard.switch(keyspace);
+        }
+        guard
+    }
+
     /// Has the processor fetch what commands on these keys will look at, all of them at the same time. A look-up
     /// waits for memory three times in a row, each time for what the last one pointed to; several look-ups at
     /// once wait no longer than one.
-    pub fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+    pub fn prefetch<'k>(&self, keyspace: &Keyspace, keys: impl Iterator<Item = &'k [u8]>) {
+        let (tenant, salt) = (keyspace.id(), keyspace.space(self).salt);
         let mut wanted = [(Slot::ZERO, 0); PREFETCH_MAX];
         let mut count = 0;
         for (place, key) in wanted.iter_mut().zip(keys) {
-            *place = (Slot::for_key(key), self.hasher.hash(key));
-            if let Some(map) = self.map_of(place.0) {
-                prefetch::prefetch(map);
+            *place = (Slot::for_key(key), self.hasher.hash(key) ^ salt);
+            if let Some(line) = self.line_of(place.0) {
+                prefetch::prefetch(line);
             }
             count += 1;
         }
         // A slot that is locked is being used, so that it is at hand already.
         for (slot, hash) in &wanted[..count] {
-            if let Some(map) = self.map_of(*slot).and_then(Mutex::try_lock) {
+            if let Some(line) = self.line_of(*slot).and_then(Mutex::try_lock)
+                && let Some(map) = line.of(tenant)
+            {
                 map.prefetch(*hash);
             }
         }
         for (slot, hash) in &wanted[..count] {
-            if let Some(map) = self.map_of(*slot).and_then(Mutex::try_lock) {
+            if let Some(line) = self.line_of(*slot).and_then(Mutex::try_lock)
+                && let Some(map) = line.of(tenant)
+            {
                 map.prefetch_entry(*hash);
             }
         }
@@ -204,7 +212,7 @@ impl Store {
 
     /// The slot's entries, if any slot of its shard was ever used.
     #[inline]
-    fn map_of(&self, slot: Slot) -> Option<&Mutex<SlotMap>> {
+    fn line_of(&self, slot: Slot) -> Option<&Mutex<Line>> {
         let shard = self.shards[slot.index() / SHARD_SLOTS].get()?;
         Some(&shard[slot.index() % SHARD_SLOTS].0)
     }
@@ -225,42 +233,46 @@ impl Store {
         self.eviction
     }
 
-    /// How many entries there are, those included whose time is over and who have not been removed yet.
+    /// How many slots this node has, or is about to get.
+    #[inline]
+    pub fn slots(&self) -> u32 {
+        self.slots.load(Ordering::Relaxed)
+    }
+
+    /// This node has, or is about to get, so many slots.
+    pub fn set_slots(&self, slots: u32) {
+        self.slots.store(slots, Ordering::Relaxed);
+    }
+
+    /// How many entries the cluster's own keyspace has, those included whose time is over and who have not been removed
+    /// yet.
     pub fn keys(&self) -> u64 {
-        self.keys.load(Ordering::Relaxed)
+        self.own.keys()
     }
 
-    /// How many entries a slot holds, in the same sense.
+    /// How many of them a slot holds.
     pub fn slot_len(&self, slot: Slot) -> usize {
-        self.map_of(slot).map_or(0, |map| map.lock().len())
+        self.line_of(slot).map_or(0, |line| line.lock().map.len())
     }
 
-    /// What a slot's entries cost.
+    /// What they cost.
     pub fn slot_bytes(&self, slot: Slot) -> u64 {
-        self.map_of(slot).map_or(0, |map| map.lock().bytes())
+        self.line_of(slot).map_or(0, |line| line.lock().map.bytes())
     }
 
-    /// How many entries have a time of expiry. Looks at every slot that has such entries.
+    /// How many entries of the cluster's own keyspace have a time of expiry. Looks at every slot that has such entries.
     pub fn volatile_keys(&self) -> u64 {
-        let mut keys = 0;
-        let mut next = self.volatile.next_from(Slot::ZERO);
-        while let Some(slot) = next {
-            keys += self
-                .map_of(slot)
-                .map_or(0, |map| u64::from(map.lock().volatile()));
-            next = following(slot).and_then(|slot| self.volatile.next_from(slot));
-        }
-        keys
+        self.volatile_keys_of(&self.own)
     }
 
-    /// The first slot at or after `from` that holds entries.
+    /// The first slot at or after `from` that holds entries of the cluster's own keyspace.
     pub fn next_occupied(&self, from: Slot) -> Option<Slot> {
-        self.occupied.next_from(from)
+        self.own.next_occupied(from)
     }
 
-    /// Some slot that holds entries; `None` when there are none.
+    /// Some slot that holds such entries; `None` when there are none.
     pub fn random_occupied(&self) -> Option<Slot> {
-        self.occupied.next_around(self.random_slot())
+        self.own.random_occupied(self)
     }
 
     /// A number from the generator that samples slots.
@@ -388,19 +400,45 @@ impl Store {
     /// number of slots, going on where the last sweep ended, and stops after `entries_max` entries; a slot
     /// in which nothing can have expired costs a look at one number. The caller holds no guard.
     pub fn sweep(&self, now_ms: u64, entries_max: usize) -> u64 {
-        if let Some(victims) = self.victims.try_lock() {
+        if let Some(victims) = self.own.victims.try_lock() {
             self.grow_history();
             drop(victims);
         }
+        let (mut removed, mut visited) = self.sweep_space(&Keyspace::default(), now_ms, entries_max);
+        if !self.has_tenants() {
+            return removed;
+        }
+        let (spaces, first) = (self.spaces(), self.sweep_tenant.load(Ordering::Relaxed));
+        let behind = spaces.partition_point(|space| space.id.0 < first);
+        for space in spaces[behind..].iter().chain(&spaces[..behind]) {
+            // Whoever is not reached begins the next time.
+            self.sweep_tenant.store(space.id.0, Ordering::Relaxed);
+            if visited >= entries_max {
+                break;
+            }
+            if space.keys() > 0 {
+                let keyspace = Keyspace::from(Arc::clone(space));
+                let left = entries_max - visited;
+                let (expired, seen) = self.sweep_space(&keyspace, now_ms, left);
+                space.counters.expirations.add(expired);
+                removed += expired;
+                visited += seen;
+            }
+        }
+        removed
+    }
+
+    /// Sweeps one keyspace. Returns how many entries were removed and looked at.
+    fn sweep_space(&self, keyspace: &Keyspace, now_ms: u64, entries_max: usize) -> (u64, usize) {
+        let space = keyspace.space(self);
         let (mut removed, mut visited) = (0, 0);
-        let begin = Slot::new(self.sweep_next.load(Ordering::Relaxed)).unwrap_or(Slot::ZERO);
-        let mut next = begin;
+        let mut next = Slot::new(space.sweep_next.load(Ordering::Relaxed)).unwrap_or(Slot::ZERO);
         for _ in 0..SWEEP_SLOTS_MAX {
-            let Some(slot) = self.volatile.next_from(next) else {
+            let Some(slot) = space.volatile.next_from(next) else {
                 next = Slot::ZERO;
                 break;
             };
-            let mut guard = self.lock_slot(slot);
+            let mut guard = self.lock_slot_of(slot, keyspace);
             if guard.may_have_expired(now_ms) {
                 visited += guard.len();
                 removed += guard.remove_expired(now_ms);
@@ -411,17 +449,17 @@ impl Store {
                 break;
             }
         }
-        self.sweep_next.store(next.number(), Ordering::Relaxed);
-        removed as u64
+        space.sweep_next.store(next.number(), Ordering::Relaxed);
+        (removed as u64, visited)
     }
 
-    /// Removes every entry of every slot, and says how many there were. Slots are emptied one after the
+    /// Removes every entry of the cluster's own keyspace, and says how many there were. Slots are emptied one after the
     /// other: what is written meanwhile to a slot that was already emptied stays.
     pub fn clear(&self) -> u64 {
         let mut removed = 0;
         let mut next = self.next_occupied(Slot::ZERO);
         while let Some(slot) = next {
-            removed += self.lock_slot(slot).clear() as u64;
+            removed += self.lock_slot(slot).flush() as u64;
             next = following(slot).and_then(|slot| self.next_occupied(slot));
         }
         removed

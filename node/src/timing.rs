@@ -25,6 +25,9 @@ const NONE: u8 = 0;
 const LONG: u8 = 1;
 const ALL: u8 = 2;
 
+/// So many commands of a tenant are logged, of which there may be many.
+const TENANT_SLOW_LOG_LEN_MAX: usize = 32;
+
 /// Commands that can't take long by themselves are timed for thresholds below this.
 const SHORT_US_MAX: i64 = 1000;
 
@@ -35,8 +38,6 @@ pub struct Timing {
     slow_log_len_max: AtomicUsize,
     monitor_ms: AtomicU64,
     tracks: AtomicBool,
-    /// The slowest commands of late.
-    pub slow_log: SlowLog,
     /// What took longer than `latency-monitor-threshold`.
     pub latencies: Latencies,
     /// How long each command takes, while `latency-tracking` is on.
@@ -55,7 +56,6 @@ impl Timing {
             slow_log_len_max: AtomicUsize::new(Self::SLOW_LOG_LEN_MAX_DEFAULT),
             monitor_ms: AtomicU64::new(0),
             tracks: AtomicBool::new(false),
-            slow_log: SlowLog::default(),
             latencies: Latencies::default(),
             histograms: Histograms::new(commands),
         };
@@ -148,7 +148,11 @@ impl Timing {
         if u64::try_from(self.slower_than_us()).is_ok_and(|slower_than_us| us >= slower_than_us) {
             let client = &context.session.client;
             let slow = SlowCommand::new(args, us, context.now_ms / 1000, client);
-            self.slow_log.push(slow, self.slow_log_len_max());
+            let len_max = match context.session.keyspace.tenant() {
+                None => self.slow_log_len_max(),
+                Some(_) => self.slow_log_len_max().min(TENANT_SLOW_LOG_LEN_MAX),
+            };
+            context.space().slow_log.push(slow, len_max);
         }
     }
 

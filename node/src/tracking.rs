@@ -25,12 +25,15 @@ use crate::clients::Client;
 use crate::pubsub::Push;
 use crate::resp::Reply;
 
+/// So many keys of a tenant are remembered at most, whatever `tracking-table-max-keys` says.
+pub const TENANT_KEYS_MAX: usize = 1 << 16;
+
 /// Where clients listen that have the news of another connection.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
 
 type Prefixes = BTreeMap<Box<[u8]>, Vec<Arc<Client>>>;
 
-/// The caches of all clients.
+/// The caches of all clients of a tenant.
 #[derive(Default)]
 pub struct Tracking {
     table: Table,
@@ -72,7 +75,9 @@ fn tell<W: Fn(&mut Reply)>(client: &Client, options: &mut TrackingOptions, push:
         }
         return;
     };
-    if let Some(target) = redirect.target.upgrade() {
+    // Who has become another tenant's is as good as gone.
+    let target = redirect.target.upgrade();
+    if let Some(target) = target.filter(|target| target.tenant() == client.tenant()) {
         if target.resp3.load(Ordering::Relaxed) {
             push.post_once(&target);
         } else {
@@ -106,6 +111,14 @@ fn tell_readers(key: &[u8], readers: &Readers, writer: Option<u64>) {
 }
 
 impl Tracking {
+    /// The same for one of many tenants: smaller, and more often waited for.
+    pub fn small() -> Self {
+        Self {
+            table: Table::small(),
+            ..Self::default()
+        }
+    }
+
     /// Whether anybody is to be told of a change in this slot. Two loads.
     #[inline]
     pub fn any(&self, slot: Slot) -> bool {

@@ -7,14 +7,15 @@
 use std::collections::HashMap;
 
 use annulus_ring::Slot;
+use parking_lot::Mutex;
 
 use crate::command::{Entry, Flags, Run};
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::execute::Context;
 use crate::resp::{Args, OwnedArgs, Reply};
-use crate::script::Scripts;
-use crate::store::{SlotGuard, Store, WatchFlag};
+use crate::script::{Cache, may_write};
+use crate::store::{Keyspace, SlotGuard, Store, WatchFlag};
 
 /// What one connection may have queued, in bytes.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -102,22 +103,32 @@ impl Transaction {
     }
 
     /// Whether there is a command that writes.
-    pub fn writes(&self, scripts: &Scripts) -> bool {
+    pub fn writes(&self, scripts: &Mutex<Cache>) -> bool {
         self.commands
             .iter()
-            .any(|queued| scripts.may_write(queued.entry.command, queued.args.as_args()))
+            .any(|queued| may_write(scripts, queued.entry.command, queued.args.as_args()))
     }
 }
 
 /// Keys that the next transaction depends on.
 #[derive(Default)]
 pub struct Watched {
+    /// Where the keys are.
+    keyspace: Keyspace,
     flag: WatchFlag,
     /// The slot of each, and whether it was there.
     keys: HashMap<Box<[u8]>, (Slot, bool), foldhash::fast::RandomState>,
 }
 
 impl Watched {
+    /// None yet, of that keyspace.
+    pub fn new(keyspace: Keyspace) -> Self {
+        Self {
+            keyspace,
+            ..Self::default()
+        }
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -149,7 +160,8 @@ impl Watched {
     /// Watches nothing any more. The caller holds no slot.
     pub fn end(self, store: &Store) {
         for (key, (slot, _)) in &self.keys {
-            store.lock_slot(*slot).unwatch(key, &self.flag);
+            let guard = store.lock_slot_of(*slot, &self.keyspace);
+            guard.unwatch(key, &self.flag);
         }
     }
 
@@ -172,7 +184,7 @@ pub fn run(
     watched: Option<&Watched>,
     reply: &mut Reply,
 ) -> Outcome {
-    let writes = transaction.writes(&context.node.scripts);
+    let writes = transaction.writes(&context.space().scripts);
     // Changes of a copy are not watched.
     let only_reads = || !writes && watched.is_none();
     let mut exclusive = Exclusive::new(context, transaction.slot()?, writes, only_reads)?;
@@ -183,6 +195,16 @@ pub fn run(
     reply.array(transaction.commands.len());
     reply.set_part(true);
     for queued in &transaction.commands {
+        // Its rules may have changed since it was queued.
+        if let Some(login) = &context.session.login
+            && !login.user().may(queued.entry)
+        {
+            reply.error(&CommandError::NoPermission {
+                user: login.user().name().to_owned(),
+                command: queued.entry.full_name.clone(),
+            });
+            continue;
+        }
         exclusive.run(context, queued.entry, queued.args.as_args(), reply);
     }
     reply.set_part(false);

@@ -33,10 +33,6 @@ const MISSING: &[(&str, &str)] = &[
         "not planned: nothing is installed into a node at run time",
     ),
     (
-        "ACL",
-        "not yet: there is one user, `default`; users come with tenants",
-    ),
-    (
         "SAVE BGSAVE BGREWRITEAOF LASTSAVE SHUTDOWN REPLICAOF SLAVEOF FAILOVER SYNC PSYNC REPLCONF MOVE SWAPDB DEBUG MONITOR",
         "the operator's work, or of a server with one machine and several databases",
     ),
@@ -97,6 +93,7 @@ fn markdown() -> String {
          `EXEC`, not inside it.\n\
          - Client-side caching: what `WATCH` takes for a change is one here too; a connection with `BCAST` is told to \
          forget everything when a slot leaves the node.\n\
+         - `ACL` shows; users are made by [tenants](tenants.md).\n\
          - `CLIENT PAUSE` stops neither expiry nor eviction.\n\
          - [Scripts](scripts.md) are ended after `busy-reply-threshold` milliseconds and keep to one slot.\n\
          - `slowlog-log-slower-than` of a millisecond or more, its default among them, doesn't time commands that take about \

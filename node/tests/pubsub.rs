@@ -181,7 +181,7 @@ fn nothing_comes_behind_the_end_of_a_subscription() {
     for (command, confirmed) in table {
         let node = support::node(&Options::default());
         let addr = "127.0.0.1:1".parse().unwrap();
-        let client = node.clients.admit(addr, addr, 0, 1).unwrap();
+        let client = node.clients.admit((addr, addr), 0, 1, false).unwrap();
         let mut pipeline = Pipeline::new(Arc::clone(&node), node.stats.register_thread(), client);
         let mut answer = |input: &str| {
             pipeline.receive(input.as_bytes());
@@ -191,9 +191,9 @@ fn nothing_comes_behind_the_end_of_a_subscription() {
             String::from_utf8(output).unwrap()
         };
         answer("SUBSCRIBE c\r\n");
-        node.pubsub.publish(b"c", b"m");
+        node.store.own.pubsub.publish(b"c", b"m");
         assert_eq!(answer(&format!("{command}\r\n")), format!("{MESSAGE}{confirmed}"));
-        assert_eq!(node.pubsub.publish(b"c", b"m"), 0);
+        assert_eq!(node.store.own.pubsub.publish(b"c", b"m"), 0);
         assert_eq!(answer("PING\r\n"), "+PONG\r\n");
     }
 }

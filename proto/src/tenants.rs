@@ -140,7 +140,12 @@ impl fmt::Debug for PasswordDigest {
 
 impl From<PasswordDigest> for String {
     fn from(digest: PasswordDigest) -> Self {
-        digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.0.iter().fold(Self::with_capacity(64), |mut text, byte| {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(digit.into(), 16).unwrap_or_default());
+            }
+            text
+        })
     }
 }
 

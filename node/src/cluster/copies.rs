@@ -12,7 +12,7 @@ use annulus_ring::{Copies, Copy, Epoch, Incarnation, Member, MemberState, NodeId
 
 use super::{ClusterState, Control};
 use crate::journal::{LEASE_MS, Link, LinkSet};
-use crate::store::{Entry, SlotGuard, TooBig};
+use crate::store::{Entry, SlotGuard, TenantKey, TooBig};
 
 /// Another node that has, or is given, copies of slots that are served here, or may soon be.
 pub(super) struct Neighbour {
@@ -69,7 +69,7 @@ pub struct CopyChange {
     /// Entries that are new or changed.
     pub entries: Vec<Entry>,
     /// Keys that are gone.
-    pub removed: Vec<Vec<u8>>,
+    pub removed: Vec<TenantKey>,
 }
 
 /// Why changes were not taken.
@@ -312,7 +312,12 @@ impl ClusterState {
             }
             let mut refill = control.refills.remove(&slot);
             if let Some(come) = &mut refill {
-                come.extend(change.entries.iter().map(|entry| entry.key.clone()));
+                come.extend(
+                    change
+                        .entries
+                        .iter()
+                        .map(|entry| (entry.tenant, entry.key.clone())),
+                );
             }
             let is_whole = write_copy(&mut guard, change, unix_ms).map_err(|_| CopyRefusal::NoRoom(slot))?;
             match refill {
@@ -386,8 +391,8 @@ fn newest_of(known: (Incarnation, u64), found: (Incarnation, u64)) -> (Incarnati
 
 /// Takes what a message says of one slot. Returns whether it is whole with it.
 fn write_copy(guard: &mut SlotGuard<'_>, change: CopyChange, unix_ms: u64) -> Result<bool, TooBig> {
-    for key in &change.removed {
-        guard.remove_copied(key);
+    for (tenant, key) in &change.removed {
+        guard.remove_copied(*tenant, key);
     }
     for entry in change.entries {
         guard.insert(entry, unix_ms)?;

@@ -3,6 +3,8 @@
 //! A pull writes under the ticket that it began with. When the document changes so that the slot is not to be
 //! pulled any more, or from another life of the source, the ticket is void and nothing more gets in.
 
+use std::sync::atomic::Ordering;
+
 use annulus_ring::{
     Access, CommitRefusal, Committed, Copy, Epoch, FreezeRefusal, FreezeRequest, Frozen, Incarnation, Member,
     NodeId, PullRefusal, Slot,
@@ -10,7 +12,7 @@ use annulus_ring::{
 
 use super::copies::link_set;
 use super::{ClusterState, Control};
-use crate::store::{Entry, EvictionPolicy, TooBig};
+use crate::store::{Entry, EvictionPolicy, TenantKey, TooBig};
 
 /// A slot that refuses writes, as the source of a handoff sends it.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub struct FrozenSlot {
     pub freeze_id: u64,
     /// The keys to send, least recently used first. Their values are read when they are sent: nothing writes to
     /// them meanwhile, and a copy of a whole slot could be as large as the store.
-    pub keys: Vec<Box<[u8]>>,
+    pub keys: Vec<TenantKey>,
 }
 
 /// The right to write into a slot that is being pulled.
@@ -66,10 +68,10 @@ impl ClusterState {
         unix_ms: u64,
     ) -> Result<FrozenSlot, FreezeRefusal> {
         let (freeze_id, frozen) = self.freeze_only(slot, (requester, incarnation), until_ms)?;
-        let guard = self.store.lock_slot(slot);
+        let mut guard = self.store.lock_slot(slot);
         let keys = match frozen {
             Frozen::NothingHere => Vec::new(),
-            Frozen::ForThisRequest => guard.iter(unix_ms).map(|stored| stored.key().into()).collect(),
+            Frozen::ForThisRequest => guard.all_keys(unix_ms),
         };
         Ok(FrozenSlot { freeze_id, keys })
     }
@@ -102,22 +104,23 @@ impl ClusterState {
     pub fn read_frozen(
         &self,
         slot: Slot,
-        keys: &[Box<[u8]>],
+        keys: &[TenantKey],
         bytes_max: usize,
         unix_ms: u64,
     ) -> Option<(Vec<Entry>, usize)> {
-        let guard = self.store.lock_slot(slot);
+        let mut guard = self.store.lock_slot(slot);
         if self.access.get(slot) != Access::ReadOnly {
             return None;
         }
         let (mut entries, mut bytes, mut taken) = (Vec::new(), 0, 0);
-        for key in keys {
+        for (tenant, key) in keys {
+            guard.enter(*tenant);
             if let Some(stored) = guard.peek(key, unix_ms) {
                 bytes += key.len() + stored.value().len();
                 if bytes > bytes_max && !entries.is_empty() {
                     break;
                 }
-                entries.push(Entry::of(stored, unix_ms));
+                entries.push(Entry::of(*tenant, stored, unix_ms));
             }
             taken += 1;
         }
@@ -272,6 +275,10 @@ impl ClusterState {
             return Err(ReceiveError::Void(ticket.slot));
         }
         control.pulls.remove(&ticket.slot);
+        let one_less = |incoming: u32| incoming.checked_sub(1);
+        self.incoming
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .ok();
         let copies = control.table.copies_of(ticket.slot, &control.wanted);
         let mut guard = self.store.lock_slot(ticket.slot);
         guard.set_copy(false);

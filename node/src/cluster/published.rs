@@ -5,7 +5,7 @@
 //! needed: the lock gives it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use annulus_ring::{
     Access, Address, Incarnation, Member, NodeId, RingDocument, SLOT_COUNT, Slot, SlotRange, SlotTable,
@@ -14,7 +14,11 @@ use annulus_ring::{
 use crate::routing::ClusterView;
 
 /// Every slot's access, and whether there is a copy here that may be read.
-pub(super) struct AccessTable(Box<[AtomicU8]>);
+pub(super) struct AccessTable {
+    codes: Box<[AtomicU8]>,
+    /// How many slots are served here.
+    served: AtomicU32,
+}
 
 const DOWN: u8 = 0;
 const ELSEWHERE: u8 = 1;
@@ -26,12 +30,15 @@ const COPIED: u8 = 4;
 impl AccessTable {
     /// Without a ring nothing is served.
     pub(super) fn new() -> Self {
-        Self((0..SLOT_COUNT).map(|_| AtomicU8::new(DOWN)).collect())
+        Self {
+            codes: (0..SLOT_COUNT).map(|_| AtomicU8::new(DOWN)).collect(),
+            served: AtomicU32::new(0),
+        }
     }
 
     #[inline]
     pub(super) fn get(&self, slot: Slot) -> Access {
-        match self.0[slot.index()].load(Ordering::Relaxed) {
+        match self.codes[slot.index()].load(Ordering::Relaxed) {
             READ_WRITE => Access::ReadWrite,
             READ_ONLY => Access::ReadOnly,
             ELSEWHERE | COPIED => Access::Elsewhere,
@@ -39,9 +46,14 @@ impl AccessTable {
         }
     }
 
+    /// How many slots are served here.
+    pub(super) fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Whether there is a copy here that may be read.
     pub(super) fn is_copied(&self, slot: Slot) -> bool {
-        self.0[slot.index()].load(Ordering::Relaxed) == COPIED
+        self.codes[slot.index()].load(Ordering::Relaxed) == COPIED
     }
 
     /// Shows what the table says. The caller holds the slot's lock. Whether the slot was frozen, and whether it is.
@@ -53,7 +65,13 @@ impl AccessTable {
             Access::Elsewhere => ELSEWHERE,
             Access::Down => DOWN,
         };
-        let before = self.0[slot.index()].swap(code, Ordering::Relaxed);
+        let before = self.codes[slot.index()].swap(code, Ordering::Relaxed);
+        let is_served = |code| code == READ_ONLY || code == READ_WRITE;
+        match (is_served(before), is_served(code)) {
+            (false, true) => self.served.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.served.fetch_sub(1, Ordering::Relaxed),
+            (true, true) | (false, false) => 0,
+        };
         (before == READ_ONLY, code == READ_ONLY)
     }
 }

@@ -2,6 +2,7 @@ mod copied;
 
 use std::collections::BTreeMap;
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::{Handoff, Member, RingSettings, Weight};
 
 use super::*;
@@ -84,6 +85,7 @@ fn write(state: &ClusterState, slot: Slot, key: &[u8]) -> Access {
 
 fn entry(key: &[u8], value_len: usize) -> Entry {
     Entry {
+        tenant: TenantId::CLUSTER,
         key: key.into(),
         value: Value::from(vec![7; value_len]),
         expires_at_ms: None,
@@ -157,7 +159,7 @@ fn a_slot_is_handed_over_with_its_entries_and_clients_follow() {
 
     let ticket = target.begin(slot(7)).unwrap();
     let frozen = source.freeze(slot(7), (&id(1), Incarnation(1)), 100, 0).unwrap();
-    assert_eq!(frozen.keys, vec![Box::from(b"a".as_slice())]);
+    assert_eq!(frozen.keys, vec![(TenantId::CLUSTER, Box::from(b"a".as_slice()))]);
     assert_eq!(write(&source, slot(7), b"b"), Access::ReadOnly);
     assert_eq!(
         source.slot_counts(),
@@ -293,7 +295,7 @@ fn frozen_entries_are_read_in_bounded_portions() {
         guard.insert(entry(key, 99), 0).unwrap();
     }
     let frozen = source.freeze(slot(7), (&id(1), Incarnation(1)), 100, 0).unwrap();
-    let mut keys = frozen.keys.concat();
+    let mut keys: Vec<u8> = frozen.keys.iter().flat_map(|(_, key)| key.to_vec()).collect();
     keys.sort_unstable();
     assert_eq!(keys, b"abc");
     let read = |from: usize, bytes_max| {

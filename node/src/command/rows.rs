@@ -9,7 +9,7 @@ mod sorted_sets;
 
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
-    client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, latency,
+    acl, client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, latency,
     memory, server, slow_log, strings, tracking, transactions,
 };
 use crate::error::Outcome;
@@ -549,6 +549,12 @@ const SERVER: &[Command] = &[
 
 const CONTAINERS: &[Command] = &[
     container(
+        Group::Server,
+        "acl",
+        ("6.0.0", "Shows users and what they may do."),
+        ACL,
+    ),
+    container(
         Group::Connection,
         "client",
         ("2.4.0", "Shows and changes connections."),
@@ -600,6 +606,31 @@ const CONTAINERS: &[Command] = &[
         ("2.2.12", "Shows the commands that took long."),
         SLOWLOG,
     ),
+];
+
+const ACL: &[Command] = &[
+    plain(
+        Group::Server,
+        ("cat", -2, NSN),
+        (
+            "6.0.0",
+            "Returns the categories of commands, or the commands of one.",
+        ),
+        acl::cat,
+    ),
+    plain(
+        Group::Server,
+        ("getuser", 3, NSN),
+        ("6.0.0", "Returns the rules of the connection's own user."),
+        acl::getuser,
+    ),
+    plain(
+        Group::Server,
+        ("whoami", 2, NSN),
+        ("6.0.0", "Returns the connection's user."),
+        acl::whoami,
+    ),
+    helps(Group::Server, "6.0.0"),
 ];
 
 const CLIENT: &[Command] = &[

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::clients::{Client, Stop};
+use crate::clients::{Client, DEFAULT_USER, Stop};
 use crate::command::table;
 use crate::commands::{integer, is_word, text};
 use crate::error::{CommandError, Outcome};
@@ -35,9 +35,17 @@ pub fn info(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
     Ok(())
 }
 
+/// The clients that this one may know of: those of its tenant.
+fn visible(context: &Context<'_>) -> Vec<Arc<Client>> {
+    let tenant = context.session.keyspace.id();
+    let mut clients = context.node.clients.all();
+    clients.retain(|client| client.is_of(tenant));
+    clients
+}
+
 /// `CLIENT LIST [TYPE type] [ID id [id …]]`
 pub fn list(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let mut clients = context.node.clients.all();
+    let mut clients = visible(context);
     match args.get(2) {
         None => {}
         Some(word) if is_word(word, "TYPE") && args.len() == 4 => {
@@ -221,6 +229,15 @@ pub fn unpause(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Out
     Ok(())
 }
 
+/// Whether there is such a user, as far as this client may know.
+fn is_user(context: &Context<'_>, name: &str) -> bool {
+    let tenants = &context.node.tenants;
+    match context.session.keyspace.tenant() {
+        Some(space) => tenants.users_of(space.id).contains(name),
+        None => name == DEFAULT_USER || tenants.has_user(name),
+    }
+}
+
 /// Which clients `CLIENT KILL` ends.
 struct KillFilter {
     id: Option<u64>,
@@ -228,18 +245,20 @@ struct KillFilter {
     local: Option<SocketAddr>,
     kind: Option<ClientType>,
     age_s_min: Option<u64>,
+    user: Option<String>,
     matches_none: bool,
     skips_own: bool,
 }
 
 impl KillFilter {
-    fn parse(args: Args<'_>) -> Result<Self, CommandError> {
+    fn parse(context: &Context<'_>, args: Args<'_>) -> Result<Self, CommandError> {
         let mut filter = Self {
             id: None,
             remote: None,
             local: None,
             kind: None,
             age_s_min: None,
+            user: None,
             matches_none: false,
             skips_own: true,
         };
@@ -258,9 +277,10 @@ impl KillFilter {
             } else if is_word(word, "TYPE") {
                 filter.kind = Some(ClientType::parse(value)?);
             } else if is_word(word, "USER") {
-                if value != b"default" {
+                if !is_user(context, &text(value)) {
                     return Err(CommandError::Other(format!("ERR No such user '{}'", text(value))));
                 }
+                filter.user = Some(text(value));
             } else if is_word(word, "MAXAGE") {
                 let age_s = integer(value)
                     .map_err(|_| CommandError::Fixed("ERR maxage is not an integer or out of range"))?;
@@ -291,6 +311,7 @@ impl KillFilter {
         let age_s = now_ms.saturating_sub(client.connected_at_ms) / 1000;
         !self.matches_none
             && self.age_s_min.is_none_or(|age_s_min| age_s >= age_s_min)
+            && self.user.as_ref().is_none_or(|user| client.user_name() == *user)
             && self.id.is_none_or(|id| client.id == id)
             && self.remote.is_none_or(|remote| client.remote == remote)
             && self.kind.is_none_or(|kind| kind.includes(client))
@@ -309,14 +330,15 @@ pub fn kill(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
             local: None,
             kind: None,
             age_s_min: None,
+            user: None,
             matches_none: address.is_none(),
             skips_own: false,
         }
     } else {
-        KillFilter::parse(args)?
+        KillFilter::parse(context, args)?
     };
     let own_id = context.session.client.id;
-    let clients = context.node.clients.all();
+    let clients = visible(context);
     let killed: Vec<&Arc<Client>> = clients
         .iter()
         .filter(|client| filter.matches(client, context.now_ms) && !(filter.skips_own && client.id == own_id))

@@ -148,7 +148,8 @@ const PARAMETERS: [Parameter; 22] = [
         |node, value| {
             let keys_max = saturated(value.unsigned_abs());
             node.settings.set_tracking_keys_max(keys_max);
-            node.store.tracking.shrink(keys_max);
+            // Tenants' are shrunk by their next reads.
+            node.store.own.tracking.shrink(keys_max);
         },
         0..=1 << 62,
     ),

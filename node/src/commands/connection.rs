@@ -1,7 +1,9 @@
 //! Commands on the connection itself.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clients::DEFAULT_USER;
 use crate::commands::{integer, is_word, text};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Context;
@@ -9,23 +11,26 @@ use crate::resp::{Args, Reply, number};
 
 use super::server::REDIS_VERSION;
 
-/// The only user there is so far.
-const DEFAULT_USER: &[u8] = b"default";
-
-/// Lets the client in when it gives the password.
+/// Lets the client in when it gives the password. Every other user than `default` is a tenant's.
 fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Outcome {
-    // Whether the password is right is checked for unknown users too, so that both take the same time. Without
-    // any password the default user may give whatever it likes.
-    let is_right = context
-        .node
-        .password
-        .as_ref()
-        .is_none_or(|secret| secret.matches(password));
-    if user == DEFAULT_USER && is_right {
-        context.session.authenticated = true;
+    let Context { node, session, .. } = context;
+    if user == DEFAULT_USER.as_bytes() {
+        // Without any password the default user may give whatever it likes.
+        let secret = node.password.as_ref();
+        if !secret.is_none_or(|secret| secret.matches(password)) {
+            return Err(CommandError::WrongPass);
+        }
+        session.enter(node, None);
         return Ok(());
     }
-    Err(CommandError::WrongPass)
+    let login = node.tenants.log_in(user, password)?;
+    session.enter(node, Some(Arc::clone(&login)));
+    // Whoever took over a document meanwhile has seen this login, or is seen now.
+    if !node.tenants.still_holds(&login) {
+        session.closing = true;
+        return Err(CommandError::WrongPass);
+    }
+    Ok(())
 }
 
 /// `AUTH [username] password`
@@ -36,7 +41,7 @@ pub fn auth(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
                                 Are you sure your configuration is correct?";
             return Err(CommandError::Fixed(TEXT));
         }
-        (Some(password), None, 2) => authenticate(context, DEFAULT_USER, password)?,
+        (Some(password), None, 2) => authenticate(context, DEFAULT_USER.as_bytes(), password)?,
         (Some(user), Some(password), 3) => authenticate(context, user, password)?,
         _ => return Err(CommandError::Syntax),
     }
@@ -145,12 +150,10 @@ pub fn quit(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcom
 /// `RESET`
 pub fn reset(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     let Context { node, session, .. } = context;
-    session.forget_transaction(&node.store);
-    node.pubsub.forget(&node.store, &session.client);
-    session.end_tracking(&node.store);
+    session.leave(&node.store);
     session.collect_before_reply(reply);
     session.client.mailbox.discard();
-    context.session.reset(context.node.password.is_some());
+    session.reset(node);
     reply.set_resp3(false);
     reply.simple("RESET");
     Ok(())

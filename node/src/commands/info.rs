@@ -6,8 +6,17 @@ use crate::command::table;
 use crate::execute::Context;
 
 use super::server::{ANNULUS_VERSION, REDIS_VERSION};
+use super::tenant_info;
 
-type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
+pub(super) type Section = fn(&Context<'_>, &mut String) -> std::fmt::Result;
+
+macro_rules! fields {
+    ($text:expr, $($name:ident: $value:expr),+ $(,)?) => {{
+        $(write!($text, concat!(stringify!($name), ":{}\r\n"), $value)?;)+
+        Ok(())
+    }};
+}
+pub(super) use fields;
 
 /// Name, title, whether `INFO` without arguments has it, and what writes it.
 const SECTIONS: [(&str, &str, bool, Section); 10] = [
@@ -26,7 +35,12 @@ const SECTIONS: [(&str, &str, bool, Section); 10] = [
 /// The sections that are wanted, by name and by whether they are shown by default.
 pub fn render(context: &Context<'_>, is_wanted: impl Fn(&str, bool) -> bool) -> String {
     let mut text = String::new();
-    for (name, title, is_default, write) in SECTIONS {
+    let sections: &[_] = if context.session.login.is_some() {
+        &tenant_info::SECTIONS
+    } else {
+        &SECTIONS
+    };
+    for &(name, title, is_default, write) in sections {
         if is_wanted(name, is_default) {
             let separator = if text.is_empty() { "" } else { "\r\n" };
             // Writing to a String can't fail.
@@ -37,14 +51,7 @@ pub fn render(context: &Context<'_>, is_wanted: impl Fn(&str, bool) -> bool) -> 
     text
 }
 
-macro_rules! fields {
-    ($text:expr, $($name:ident: $value:expr),+ $(,)?) => {{
-        $(write!($text, concat!(stringify!($name), ":{}\r\n"), $value)?;)+
-        Ok(())
-    }};
-}
-
-fn server(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
+pub(super) fn server(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let node = context.node;
     let uptime_s = context.now_ms.saturating_sub(node.started_at_ms) / 1000;
     fields!(text,
@@ -69,11 +76,11 @@ fn clients(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         cluster_connections: 0,
         maxclients: context.node.settings.clients_max(),
         blocked_clients: context.node.pause.waiting(),
-        tracking_clients: context.node.store.tracking.clients(),
+        tracking_clients: context.space().tracking.clients(),
     )
 }
 
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "K", "M", "G", "T"];
     #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
     let mut amount = bytes as f64;
@@ -97,7 +104,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         crate::heap::resident_bytes().unwrap_or(0),
     );
     let connections = store.connection_bytes();
-    let (cached_scripts, source_bytes) = context.node.scripts.cached();
+    let (cached_scripts, source_bytes) = context.space().cached_scripts();
     let state_bytes = context.node.scripts.state_bytes();
     fields!(text,
         used_memory: used + connections,
@@ -123,7 +130,7 @@ fn memory(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
 
 fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     let totals = context.node.stats.totals_since_reset();
-    let relay = &context.node.pubsub.relay.counters;
+    let relay = &context.node.relay.counters;
     fields!(text,
         total_connections_received: totals.connections_accepted,
         total_commands_processed: totals.commands_processed,
@@ -135,12 +142,12 @@ fn stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
         evicted_clients: totals.clients_evicted,
         keyspace_hits: totals.keyspace_hits,
         keyspace_misses: totals.keyspace_misses,
-        pubsub_channels: context.node.pubsub.channels.len(),
-        pubsub_patterns: context.node.pubsub.patterns(),
-        pubsubshard_channels: context.node.store.shard_channels.len(),
-        tracking_total_keys: context.node.store.tracking.keys(),
-        tracking_total_items: context.node.store.tracking.items(),
-        tracking_total_prefixes: context.node.store.tracking.prefixes(),
+        pubsub_channels: context.space().pubsub.channels.len(),
+        pubsub_patterns: context.space().pubsub.patterns(),
+        pubsubshard_channels: context.space().pubsub.shards.len(),
+        tracking_total_keys: context.space().tracking.keys(),
+        tracking_total_items: context.space().tracking.items(),
+        tracking_total_prefixes: context.space().tracking.prefixes(),
         pubsub_forwards_sent: relay.sent.get(),
         pubsub_forwards_dropped: relay.dropped.get(),
         pubsub_forwards_received: relay.received.get(),
@@ -220,7 +227,7 @@ fn error_stats(context: &Context<'_>, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn cluster(_: &Context<'_>, text: &mut String) -> std::fmt::Result {
+pub(super) fn cluster(_: &Context<'_>, text: &mut String) -> std::fmt::Result {
     fields!(text, cluster_enabled: 1)
 }
 

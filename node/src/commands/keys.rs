@@ -108,10 +108,11 @@ pub fn copy(call: &mut Keyed<'_, '_>) -> Outcome {
             "ERR source and destination objects are the same",
         ));
     }
+    let tenant = call.slot.tenant();
     let entry = call
         .slot
         .read(from, now_ms)
-        .map(|stored| Entry::of(stored, now_ms));
+        .map(|stored| Entry::of(tenant, stored, now_ms));
     let copied = match entry {
         Some(entry) if replaces || call.slot.peek(to, now_ms).is_none() => {
             call.slot.set(to, entry.value, entry.expires_at_ms, now_ms)?;

@@ -15,7 +15,7 @@ use crate::store::{Stored, following};
 
 /// Calls `see` with every entry of a slot that is served here; others are passed over.
 fn see_slot(context: &Context<'_>, slot: Slot, mut see: impl FnMut(&Stored)) {
-    let guard = context.node.store.lock_slot(slot);
+    let guard = context.node.store.lock_slot_of(slot, &context.session.keyspace);
     if matches!(
         context.node.routing.access(slot),
         Access::ReadWrite | Access::ReadOnly
@@ -70,7 +70,7 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
         .ok()
         .and_then(|number| Slot::new(number).ok());
     let (mut seen, mut keys) = (0, Vec::new());
-    while let Some(slot) = next.and_then(|from| context.node.store.next_occupied(from)) {
+    while let Some(slot) = next.and_then(|from| context.space().next_occupied(from)) {
         next = following(slot);
         see_slot(context, slot, |stored| {
             seen += 1;
@@ -83,7 +83,7 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
         }
     }
     // Behind the last slot that has entries the scan is over.
-    let next = next.and_then(|from| context.node.store.next_occupied(from));
+    let next = next.and_then(|from| context.space().next_occupied(from));
     reply.array(2);
     reply.bulk_integer(next.map_or(0, |slot| slot.number().into()));
     write_keys(&keys, reply);
@@ -93,14 +93,14 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
 /// `KEYS pattern`
 pub fn keys(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let mut keys = Vec::new();
-    let mut next = context.node.store.next_occupied(Slot::ZERO);
+    let mut next = context.space().next_occupied(Slot::ZERO);
     while let Some(slot) = next {
         see_slot(context, slot, |stored| {
             if matches_pattern(args.at(1), stored.key()) {
                 keys.push(stored.key().to_vec());
             }
         });
-        next = following(slot).and_then(|from| context.node.store.next_occupied(from));
+        next = following(slot).and_then(|from| context.space().next_occupied(from));
     }
     write_keys(&keys, reply);
     Ok(())
@@ -110,7 +110,7 @@ pub fn keys(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
 pub fn randomkey(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
     const TRIES: usize = 100;
     for _ in 0..TRIES {
-        let Some(slot) = context.node.store.random_occupied() else {
+        let Some(slot) = context.space().random_occupied(&context.node.store) else {
             break;
         };
         let mut keys = Vec::new();
@@ -127,7 +127,7 @@ pub fn randomkey(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> O
 
 /// `DBSIZE`
 pub fn dbsize(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    reply.integer(i64::try_from(context.node.store.keys()).unwrap_or(i64::MAX));
+    reply.integer(i64::try_from(context.space().keys()).unwrap_or(i64::MAX));
     Ok(())
 }
 
@@ -153,8 +153,8 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
         return Err(CommandError::NoReplicas);
     }
     for slot in Slot::all() {
-        if store.next_occupied(slot) == Some(slot) {
-            let mut guard = store.lock_slot(slot);
+        if context.space().next_occupied(slot) == Some(slot) {
+            let mut guard = store.lock_slot_of(slot, &context.session.keyspace);
             if context.node.routing.access(slot) == Access::ReadWrite {
                 guard.flush();
             }
@@ -164,7 +164,7 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
             context.session.unsettled.note(&store.journal, slot, true);
         }
     }
-    store.tracking.flush();
+    context.space().tracking.flush();
     reply.ok();
     Ok(())
 }

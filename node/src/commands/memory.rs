@@ -1,5 +1,6 @@
 //! `MEMORY …`: what entries, connections and scripts take.
 
+use super::tenant_info::memory_of;
 use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, Keyed};
@@ -29,11 +30,17 @@ pub fn usage(call: &mut Keyed<'_, '_>) -> Outcome {
 
 /// `MEMORY STATS`: what `INFO memory` says, as a map.
 pub fn stats(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    let store = &context.node.store;
-    let (dataset, connections) = (store.used_bytes(), store.connection_bytes());
-    let (_, source_bytes) = context.node.scripts.cached();
-    let scripts = (context.node.scripts.state_bytes() + source_bytes) as u64;
-    let keys = store.keys();
+    let (store, space) = (&context.node.store, context.space());
+    let source_bytes = space.cached_scripts().1 as u64;
+    let (dataset, connections, scripts, budget) = if context.session.login.is_some() {
+        let (dataset, limit) = memory_of(context, space);
+        (dataset, space.connection_bytes(), source_bytes, limit)
+    } else {
+        let scripts = context.node.scripts.state_bytes() as u64 + source_bytes;
+        let connections = store.connection_bytes();
+        (store.used_bytes(), connections, scripts, store.budget_bytes())
+    };
+    let keys = space.keys();
     let figures = [
         ("total.allocated", dataset + connections + scripts),
         ("clients.normal", connections),
@@ -41,7 +48,7 @@ pub fn stats(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outco
         ("keys.count", keys),
         ("keys.bytes-per-key", dataset.checked_div(keys).unwrap_or(0)),
         ("dataset.bytes", dataset),
-        ("maxmemory", store.budget_bytes()),
+        ("maxmemory", budget),
     ];
     reply.map(figures.len());
     for (name, figure) in figures {
@@ -53,9 +60,14 @@ pub fn stats(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outco
 
 /// `MEMORY DOCTOR`
 pub fn doctor(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    let store = &context.node.store;
+    let (store, space) = (&context.node.store, context.space());
     let evicted = context.node.stats.totals_since_reset().evicted_keys;
-    let advice = if evicted > 0 {
+    let is_tenant = context.session.login.is_some();
+    let advice = if is_tenant && space.counters.evictions.get() > 0 {
+        "Entries were evicted: the tenant has used up its memory. A larger quota raises the share of hits."
+    } else if is_tenant {
+        "Nothing stands out."
+    } else if evicted > 0 {
         "Entries were evicted: the cache is full. More memory or more nodes raise the share of hits."
     } else if store.connection_bytes() > store.budget_bytes() / 10 {
         "Connections take more than a tenth of the memory: CLIENT LIST shows which (tot-mem)."

@@ -8,7 +8,7 @@ use crate::commands::text;
 use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, admit, elsewhere};
 use crate::pubsub::relay::PUBLICATION_BYTES_MAX;
-use crate::pubsub::{Channels, Kind, Push, SUBSCRIPTIONS_MAX, publish_sharded};
+use crate::pubsub::{Channels, Kind, Push, SUBSCRIPTIONS_MAX};
 use crate::resp::{Args, Reply};
 use crate::routing::Access;
 use crate::session::ReplyMode;
@@ -32,7 +32,7 @@ fn confirm(context: &Context<'_>, reply: &mut Reply, word: &str, name: Option<&[
 }
 
 fn subscribe_to(context: &Context<'_>, kind: Kind, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let (node, client) = (context.node, &context.session.client);
+    let (pubsub, client) = (&context.space().pubsub, &context.session.client);
     if client.subscriptions.total() + args.len() - 1 > SUBSCRIPTIONS_MAX {
         return Err(CommandError::Fixed(
             "ERR a connection may have 100000 subscriptions at most",
@@ -40,7 +40,7 @@ fn subscribe_to(context: &Context<'_>, kind: Kind, args: Args<'_>, reply: &mut R
     }
     for name in args.from(1) {
         if client.subscriptions.add(kind, name) {
-            node.pubsub.subscribe(&node.store, kind, name, client);
+            pubsub.subscribe(kind, name, client);
         }
         let count = client.subscriptions.count(kind);
         confirm(context, reply, kind.subscribed(), Some(name), count);
@@ -49,7 +49,7 @@ fn subscribe_to(context: &Context<'_>, kind: Kind, args: Args<'_>, reply: &mut R
 }
 
 fn unsubscribe_from(context: &Context<'_>, kind: Kind, args: Args<'_>, reply: &mut Reply) {
-    let (node, client) = (context.node, &context.session.client);
+    let (pubsub, client) = (&context.space().pubsub, &context.session.client);
     let all = client.subscriptions.names(kind);
     let names: Vec<&[u8]> = if args.len() == 1 {
         all.iter().map(|name| &**name).collect()
@@ -59,7 +59,7 @@ fn unsubscribe_from(context: &Context<'_>, kind: Kind, args: Args<'_>, reply: &m
     let mut counts = Vec::with_capacity(names.len());
     for name in &names {
         if client.subscriptions.remove(kind, name).is_some() {
-            node.pubsub.unsubscribe(&node.store, kind, name, client);
+            pubsub.unsubscribe(kind, name, client);
         }
         counts.push(client.subscriptions.count(kind));
     }
@@ -129,7 +129,7 @@ pub fn ssubscribe(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) 
     }
     // With the slot's lock it can't leave before the subscription is where it is looked for.
     let guard = match slot_of(args.from(1))? {
-        Some(slot) => Some(admit(context.node, slot, false)?),
+        Some(slot) => Some(admit(context, slot, false)?),
         None => None,
     };
     let outcome = subscribe_to(context, Kind::Shard, args, reply);
@@ -154,9 +154,9 @@ pub fn publish(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> 
             "ERR a message and its channel may have 3 MiB at most, use SPUBLISH for more",
         ));
     }
-    let pubsub = &context.node.pubsub;
-    let receivers = pubsub.publish(channel, payload);
-    pubsub.relay.send(channel, payload);
+    let receivers = context.space().pubsub.publish(channel, payload);
+    let tenant = context.session.keyspace.id();
+    context.node.relay.send(tenant, channel, payload);
     context.session.collect_before_reply(reply);
     reply.count(receivers);
     Ok(())
@@ -166,7 +166,7 @@ pub fn publish(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> 
 pub fn spublish(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     let (channel, payload) = (args.at(1), args.at(2));
     check_served(context, Slot::for_key(channel))?;
-    let receivers = publish_sharded(&context.node.store, channel, payload);
+    let receivers = context.space().pubsub.publish_sharded(channel, payload);
     context.session.collect_before_reply(reply);
     reply.count(receivers);
     Ok(())
@@ -198,28 +198,28 @@ fn count_subscribers(channels: &Channels, args: Args<'_>, reply: &mut Reply) {
 
 /// `PUBSUB CHANNELS [pattern]`
 pub fn channels(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    list_channels(&context.node.pubsub.channels, args, reply)
+    list_channels(&context.space().pubsub.channels, args, reply)
 }
 
 /// `PUBSUB SHARDCHANNELS [pattern]`
 pub fn shard_channels(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    list_channels(&context.node.store.shard_channels, args, reply)
+    list_channels(&context.space().pubsub.shards, args, reply)
 }
 
 /// `PUBSUB NUMSUB [channel …]`
 pub fn numsub(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    count_subscribers(&context.node.pubsub.channels, args, reply);
+    count_subscribers(&context.space().pubsub.channels, args, reply);
     Ok(())
 }
 
 /// `PUBSUB SHARDNUMSUB [shardchannel …]`
 pub fn shard_numsub(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    count_subscribers(&context.node.store.shard_channels, args, reply);
+    count_subscribers(&context.space().pubsub.shards, args, reply);
     Ok(())
 }
 
 /// `PUBSUB NUMPAT`
 pub fn numpat(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    reply.count(context.node.pubsub.patterns());
+    reply.count(context.space().pubsub.patterns());
     Ok(())
 }

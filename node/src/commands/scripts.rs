@@ -16,7 +16,7 @@ pub fn eval<'a>(
     args: Args<'_>,
     reply: &mut Reply,
 ) -> Outcome {
-    let script = context.node.scripts.add(args.at(1))?;
+    let script = context.space().scripts.lock().add(args.at(1))?;
     run(context, exclusive, (&script, false), args, reply)
 }
 
@@ -27,7 +27,7 @@ pub fn eval_ro<'a>(
     args: Args<'_>,
     reply: &mut Reply,
 ) -> Outcome {
-    let script = context.node.scripts.add(args.at(1))?;
+    let script = context.space().scripts.lock().add(args.at(1))?;
     run(context, exclusive, (&script, true), args, reply)
 }
 
@@ -55,7 +55,7 @@ pub fn evalsha_ro<'a>(
 
 fn find(context: &Context<'_>, args: Args<'_>) -> Result<std::sync::Arc<Script>, CommandError> {
     ScriptId::parse(args.at(1))
-        .and_then(|id| context.node.scripts.find(id))
+        .and_then(|id| context.space().scripts.lock().find(id))
         .ok_or(NO_SCRIPT)
 }
 
@@ -80,9 +80,9 @@ fn run<'a>(
 
 /// `SCRIPT LOAD script`
 pub fn load(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let scripts = &context.node.scripts;
-    let script = scripts.add(args.at(2))?;
-    script::check(scripts, &script)?;
+    let known = &context.space().scripts;
+    let script = known.lock().add(args.at(2))?;
+    script::check(&context.node.scripts, known, &script)?;
     reply.bulk(script.id.to_string().as_bytes());
     Ok(())
 }
@@ -91,7 +91,7 @@ pub fn load(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Out
 pub fn exists(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
     reply.array(args.len() - 2);
     for name in args.from(2) {
-        let is_there = ScriptId::parse(name).is_some_and(|id| context.node.scripts.has(id));
+        let is_there = ScriptId::parse(name).is_some_and(|id| context.space().scripts.lock().has(id));
         reply.integer(is_there.into());
     }
     Ok(())
@@ -99,7 +99,7 @@ pub fn exists(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> O
 
 /// `SCRIPT SHOW sha1`
 pub fn show(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outcome {
-    let script = ScriptId::parse(args.at(2)).and_then(|id| context.node.scripts.find(id));
+    let script = ScriptId::parse(args.at(2)).and_then(|id| context.space().scripts.lock().find(id));
     reply.bulk(script.ok_or(NO_SCRIPT)?.source());
     Ok(())
 }
@@ -112,14 +112,17 @@ pub fn flush(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Ou
             "ERR SCRIPT FLUSH only support SYNC|ASYNC option",
         ));
     }
-    context.node.scripts.flush();
+    context.space().scripts.lock().clear();
+    if context.session.keyspace.tenant().is_none() {
+        context.node.scripts.flush();
+    }
     reply.ok();
     Ok(())
 }
 
 /// `SCRIPT KILL`
 pub fn kill(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    context.node.scripts.kill()?;
+    context.node.scripts.kill(context.session.keyspace.id())?;
     reply.ok();
     Ok(())
 }

@@ -28,7 +28,7 @@ pub fn get(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outc
             }
         },
     };
-    let commands = context.node.timing.slow_log.latest(count);
+    let commands = context.space().slow_log.latest(count);
     reply.array(commands.len());
     for (id, command) in commands {
         reply.array(6);
@@ -47,13 +47,13 @@ pub fn get(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Outc
 
 /// `SLOWLOG LEN`
 pub fn len(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    reply.count(context.node.timing.slow_log.len());
+    reply.count(context.space().slow_log.len());
     Ok(())
 }
 
 /// `SLOWLOG RESET`
 pub fn reset(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    context.node.timing.slow_log.clear();
+    context.space().slow_log.clear();
     reply.ok();
     Ok(())
 }

@@ -98,6 +98,7 @@ fn redirect(context: &Context<'_>, id: &[u8]) -> Result<Redirect, CommandError> 
     let client = u64::try_from(integer(id)?)
         .ok()
         .and_then(|id| context.node.clients.find(id))
+        .filter(|client| client.tenant() == context.session.keyspace.id())
         .ok_or(CommandError::Fixed(
             "ERR The client ID you want redirect to does not exist",
         ))?;
@@ -139,7 +140,11 @@ pub fn tracking(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
                 Mode::Keys(consent) => Some(consent),
                 Mode::Off | Mode::Broadcast => None,
             };
-            store.tracking.enable(&session.client, options);
+            session
+                .keyspace
+                .space(store)
+                .tracking
+                .enable(&session.client, options);
         }
         off if is_word(off, "OFF") => session.end_tracking(store),
         _ => return Err(CommandError::Syntax),

@@ -5,7 +5,7 @@ use annulus_ring::Slot;
 use crate::error::{CommandError, Outcome};
 use crate::execute::{Context, admit};
 use crate::resp::{Args, Reply};
-use crate::transaction::{self, Transaction};
+use crate::transaction::{self, Transaction, Watched};
 
 /// `MULTI`
 pub fn multi(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
@@ -58,8 +58,11 @@ pub fn watch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Ou
     if args.from(1).any(|key| Slot::for_key(key) != slot) {
         return Err(CommandError::CrossSlot);
     }
-    let mut guard = admit(context.node, slot, false)?;
-    let watched = context.session.watched.get_or_insert_default();
+    let mut guard = admit(context, slot, false)?;
+    let session = &mut *context.session;
+    let watched = session
+        .watched
+        .get_or_insert_with(|| Watched::new(session.keyspace.clone()));
     for key in args.from(1) {
         watched.add(&mut guard, key, context.now_ms)?;
     }

@@ -123,6 +123,11 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 
+    /// Tenants document to adopt at boot, and again within a second whenever it shows a higher version. While it is missing
+    /// there are no tenants.
+    #[arg(long, env = "ANNULUS_TENANTS_FILE", value_name = "PATH")]
+    pub tenants_file: Option<PathBuf>,
+
     /// Clients that may be connected at the same time [default: 10000].
     #[arg(long, env = "ANNULUS_MAX_CLIENTS", value_name = "N")]
     pub max_clients: Option<NonZeroU32>,

@@ -248,7 +248,7 @@ impl World {
             INFO\r\nSET a 1\r\nGET a\r\nSET {b}1 1\r\nMGET {b}1 {b}2\r\nDEL a\r\nHELLO 3\r\nCLUSTER SHARDS\r\nCLUSTER SLOTS\r\n";
         let clients = Clients::default();
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 6379));
-        let Some(client) = clients.admit(addr, addr, 0, 1) else {
+        let Ok(client) = clients.admit((addr, addr), 0, 1, false) else {
             unreachable!("it is the only one")
         };
         let stats = self.node.stats.register_thread();

@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::{Epoch, Incarnation, NodeId, Slot};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{Journal, LEASE_MS};
+use crate::store::TenantKey;
 
 /// More changes than these are kept as whole slots, of which there are fewer.
 const CHANGES_MAX: usize = 1 << 18;
@@ -20,7 +22,7 @@ pub struct Changed {
     /// Where.
     pub slot: Slot,
     /// Which key; `None` for all of the slot.
-    pub key: Option<Box<[u8]>>,
+    pub key: Option<TenantKey>,
 }
 
 /// What is to be sent next.
@@ -48,11 +50,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, slot: Slot, key: Option<&[u8]>) {
+    pub(super) fn push(&mut self, slot: Slot, key: Option<(TenantId, &[u8])>) {
         self.was_empty |= self.changes.is_empty();
         self.changes.push(Changed {
             slot,
-            key: key.map(Into::into),
+            key: key.map(|(tenant, key)| (tenant, key.into())),
         });
         if self.changes.len() > CHANGES_MAX {
             self.collapse();

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::{Epoch, Incarnation, RingSettings, Slot};
 
 use super::{Changed, Journal, Link, LinkSet, Unsettled, Wait};
@@ -42,7 +43,7 @@ fn acknowledge(journal: &Journal, link: &Link) -> Vec<Changed> {
 }
 
 fn write(journal: &Journal, unsettled: &mut Unsettled, key: &[u8]) {
-    journal.changed(slot(), key);
+    journal.changed(slot(), TenantId::CLUSTER, key);
     let from = unsettled.len();
     unsettled.note(journal, slot(), true);
     unsettled.place_reply(from, &(from * 5..from * 5 + 5));
@@ -155,7 +156,10 @@ fn what_a_lost_copy_did_not_acknowledge_goes_to_the_next() {
         .into_iter()
         .filter_map(|changed| changed.key)
         .collect();
-    assert_eq!(keys, [b"sent".as_slice().into(), b"waiting".as_slice().into()]);
+    assert_eq!(
+        keys,
+        [b"sent".as_slice(), b"waiting"].map(|key| (TenantId::CLUSTER, key.into()))
+    );
     assert!(
         a.take(&journal).is_none(),
         "nothing of it is sent to the lost one"

@@ -4,6 +4,7 @@
 //! value (a collection as [`super::elements`] writes it), each part the last of its chunk, all but the last part marked `continued`. [`Joiner`] is the inverse
 //! and refuses what would grow without bound.
 
+use annulus_proto::tenants::TenantId;
 use annulus_proto::v1::{self, entry};
 use bytes::Bytes;
 
@@ -65,6 +66,7 @@ fn value_len(entry: &v1::Entry) -> usize {
 /// The parts of an entry: one when it fits into a chunk.
 fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
     let (expires_at_ms, idle_ms) = (entry.expires_at_ms.unwrap_or(0), entry.idle_ms);
+    let tenant = entry.tenant.0;
     let mut key = Bytes::from(entry.key);
     let wrap = match &entry.value {
         Value::Int(_) | Value::Bytes(_) => entry::Value::Text,
@@ -91,6 +93,7 @@ fn cut(entry: Entry) -> impl Iterator<Item = v1::Entry> {
             key: key_part,
             expires_at_ms,
             idle_ms,
+            tenant,
             value: Some(wrap(value_part)),
             continued: !done,
         })
@@ -189,6 +192,7 @@ impl Joiner {
             let expires_at_ms = Some(part.expires_at_ms).filter(|&ms| ms > 0);
             if let (None, false, entry::Value::Text(text)) = (&self.partial, part.continued, &value_part) {
                 entries.push(Entry {
+                    tenant: TenantId(part.tenant),
                     key: part.key.to_vec().into(),
                     value: Value::from_bytes(text),
                     expires_at_ms,
@@ -207,6 +211,7 @@ impl Joiner {
                 self.partial = Some((key, value));
             } else {
                 entries.push(Entry {
+                    tenant: TenantId(part.tenant),
                     key: key.into(),
                     value: value.finish()?,
                     expires_at_ms,

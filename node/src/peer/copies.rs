@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use annulus_proto::credentials::Caller;
+use annulus_proto::tenants::TenantId;
 use annulus_proto::v1;
 use annulus_proto::v1::replicate_reply::Refusal;
 use annulus_proto::v1::slot_change::Step;
@@ -124,12 +125,17 @@ impl CopyStream {
                     ));
                 }
             }
+            let of_cluster = change.removed.into_iter().map(|key| (0, key));
+            let of_tenants = change.removed_of_tenants.into_iter();
+            let removed = of_cluster
+                .chain(of_tenants.map(|removed| (removed.tenant, removed.key)))
+                .map(|(tenant, key)| (TenantId(tenant), Box::from(&*key)));
             read.push(CopyChange {
                 slot,
                 begins: step == Step::Begin,
                 completes: step == Step::Complete,
                 entries: entries.map_err(|error| Status::invalid_argument(error.to_string()))?,
-                removed: change.removed.into_iter().map(|key| key.to_vec()).collect(),
+                removed: removed.collect(),
             });
         }
         Ok(read)

@@ -47,7 +47,7 @@ pub async fn relay_messages(context: Arc<PeerContext>, links: Arc<Links>) {
             epoch = document.epoch;
             let own = &context.state.identity().node_id;
             let others = document.members.into_iter().map(|member| member.id);
-            let outboxes = context.node.pubsub.relay.set_peers(others.filter(|id| id != own));
+            let outboxes = context.node.relay.set_peers(others.filter(|id| id != own));
             senders.retain(|id, sender| {
                 let stays = outboxes.contains_key(id);
                 if !stays {
@@ -70,7 +70,7 @@ pub async fn relay_messages(context: Arc<PeerContext>, links: Arc<Links>) {
 }
 
 async fn send_all(context: Arc<PeerContext>, links: Arc<Links>, peer: NodeId, outbox: Arc<Outbox>) {
-    let counters = &context.node.pubsub.relay.counters;
+    let counters = &context.node.relay.counters;
     let mut backoff = Backoff::new(context.state.identity().incarnation.0);
     loop {
         let batch = outbox.take().await;
@@ -97,9 +97,11 @@ async fn send(
 ) -> Result<(), RelayError> {
     let member = context.state.member(peer).ok_or(RelayError::NotListed)?;
     let mut client = links.client(&member, Purpose::Messages)?;
-    let publications = batch
-        .into_iter()
-        .map(|Publication { channel, payload }| v1::Publication { channel, payload });
+    let publications = batch.into_iter().map(|publication: Publication| v1::Publication {
+        tenant: publication.tenant.0,
+        channel: publication.channel,
+        payload: publication.payload,
+    });
     let request = Request::new(PublishRequest {
         sender: Some(context.sender()),
         publications: publications.collect(),

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::tenants::TenantId;
+use annulus_proto::v1;
 use annulus_proto::v1::replicate_reply::Refusal;
 use annulus_proto::v1::slot_change::Step;
 use annulus_proto::v1::{ReplicateReply, ReplicateRequest, SlotChange};
@@ -24,7 +26,7 @@ use super::links::{Links, Purpose};
 use super::{CHUNK_BYTES_MAX, PeerContext};
 use crate::clock;
 use crate::journal::{Changed, Link};
-use crate::store::Entry;
+use crate::store::{Entry, TenantKey};
 
 /// How often a neighbour hears of this node at least: a lease lasts some of these.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -119,7 +121,7 @@ struct InFlight {
 /// A slot of which only part has been sent.
 struct PartialFill {
     slot: Slot,
-    keys: Vec<Box<[u8]>>,
+    keys: Vec<TenantKey>,
     sent: usize,
 }
 
@@ -316,7 +318,7 @@ impl<'a> Stream<'a> {
 
     /// What changed, as it is now: all keys of a slot that changed together are read together.
     fn read_changes(&self, changes: &[Changed]) -> Vec<Content> {
-        let mut slots: BTreeMap<Slot, Option<BTreeSet<&[u8]>>> = BTreeMap::new();
+        let mut slots: BTreeMap<Slot, Option<BTreeSet<&TenantKey>>> = BTreeMap::new();
         for Changed { slot, key } in changes {
             let keys = slots.entry(*slot).or_insert_with(|| Some(BTreeSet::new()));
             match (key, keys) {
@@ -330,7 +332,7 @@ impl<'a> Stream<'a> {
         let now_ms = clock::now_ms();
         let mut messages = Messages::default();
         for (slot, keys) in slots {
-            let guard = self.context.node.store.lock_slot(slot);
+            let mut guard = self.context.node.store.lock_slot(slot);
             if !self.is_to_be_sent(slot) {
                 continue;
             }
@@ -338,13 +340,15 @@ impl<'a> Stream<'a> {
             let mut removed = Vec::new();
             if let Some(keys) = &keys {
                 for key in keys {
-                    match guard.peek(key, now_ms) {
-                        Some(stored) => entries.push(Entry::of(stored, now_ms)),
-                        None => removed.push((*key).to_vec().into()),
+                    match guard.entry(key.0, &key.1, now_ms) {
+                        Some(entry) => entries.push(entry),
+                        None => removed.push((*key).clone()),
                     }
                 }
             } else {
-                entries.extend(guard.iter(now_ms).map(|stored| Entry::of(stored, now_ms)));
+                for (tenant, key) in guard.all_keys(now_ms) {
+                    entries.extend(guard.entry(tenant, &key, now_ms));
+                }
             }
             drop(guard);
             if keys.is_none() {
@@ -371,23 +375,24 @@ impl<'a> Stream<'a> {
                 None => self.context.state.next_fill(self.link),
             };
             let Some(slot) = slot else { break };
-            let guard = store.lock_slot(slot);
+            let mut guard = store.lock_slot(slot);
             if !self.is_to_be_sent(slot) {
                 continue;
             }
             let now_ms = clock::now_ms();
             let mut fill = partial.unwrap_or_else(|| PartialFill {
                 slot,
-                keys: guard.iter(now_ms).map(|stored| stored.key().into()).collect(),
+                keys: guard.all_keys(now_ms),
                 sent: 0,
             });
             let (mut entries, mut read_bytes) = (Vec::new(), 0);
-            while let Some(key) = fill.keys.get(fill.sent)
+            while let Some((tenant, key)) = fill.keys.get(fill.sent)
                 && read_bytes < CHUNK_BYTES_MAX
             {
+                guard.enter(*tenant);
                 if let Some(stored) = guard.peek(key, now_ms) {
                     read_bytes += key.len() + stored.value().len();
-                    entries.push(Entry::of(stored, now_ms));
+                    entries.push(Entry::of(*tenant, stored, now_ms));
                 }
                 fill.sent += 1;
             }
@@ -421,7 +426,7 @@ struct Messages {
 }
 
 impl Messages {
-    fn push(&mut self, slot: Slot, step: Step, entries: Vec<Entry>, removed: Vec<bytes::Bytes>) {
+    fn push(&mut self, slot: Slot, step: Step, entries: Vec<Entry>, removed: Vec<TenantKey>) {
         if step == Step::Apply && entries.is_empty() && removed.is_empty() {
             return;
         }
@@ -432,17 +437,19 @@ impl Messages {
         }
         for entries in chunks {
             let removed = removed.take().unwrap_or_default();
-            let removed_bytes: usize = removed.iter().map(bytes::Bytes::len).sum();
+            let removed_bytes: usize = removed.iter().map(|(_, key)| key.len()).sum();
             let bytes = usize::try_from(payload_bytes(&entries)).unwrap_or(usize::MAX) + removed_bytes;
             if self.current.bytes + bytes > CHUNK_BYTES_MAX && !self.current.changes.is_empty() {
                 self.full.push(std::mem::take(&mut self.current));
             }
             self.current.bytes += bytes + SLOT_BYTES;
+            let (of_cluster, of_tenants) = removed_keys(removed);
             self.current.changes.push(SlotChange {
                 slot: slot.number().into(),
                 step: step.into(),
                 entries,
-                removed,
+                removed: of_cluster,
+                removed_of_tenants: of_tenants,
             });
         }
     }
@@ -453,4 +460,19 @@ impl Messages {
         }
         self.full
     }
+}
+
+/// Keys that are gone, those of the cluster's own keyspace apart.
+fn removed_keys(removed: Vec<TenantKey>) -> (Vec<bytes::Bytes>, Vec<v1::TenantKey>) {
+    let (mut of_cluster, mut of_tenants) = (Vec::new(), Vec::new());
+    for (tenant, key) in removed {
+        let key = bytes::Bytes::from(key);
+        if tenant == TenantId::CLUSTER {
+            of_cluster.push(key);
+        } else {
+            let tenant = tenant.0;
+            of_tenants.push(v1::TenantKey { tenant, key });
+        }
+    }
+    (of_cluster, of_tenants)
 }

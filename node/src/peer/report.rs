@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::PeerContext;
+use crate::tenants::Tenant;
 
 /// Changes that come within this time of each other share a report.
 const GAP_MIN: Duration = Duration::from_millis(20);
@@ -28,7 +29,7 @@ pub fn report(context: &PeerContext) -> v1::NodeReport {
         sender: Some(sender),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ready: progress.is_ready(),
-        keys: context.node.store.keys(),
+        keys: context.node.store.all_keys(),
         used_bytes: context.node.store.used_bytes(),
         budget_bytes: context.node.store.budget_bytes(),
         connections: context.node.stats.connections_open(),
@@ -41,14 +42,33 @@ pub fn report(context: &PeerContext) -> v1::NodeReport {
         handoff_bytes: context.counters.bytes_in.get(),
         declared: declared(context),
         leaving: context.state.is_leaving(),
-        tenants_version: 0,
-        tenants: Vec::new(),
+        tenants_version: context.node.tenants.version(),
+        tenants: tenants(context),
         handoff_waits: if progress.settled {
             String::new()
         } else {
             waits(context)
         },
     }
+}
+
+fn tenants(context: &PeerContext) -> Vec<v1::TenantUsage> {
+    let store = &context.node.store;
+    let usage = |tenant: &Arc<Tenant>| {
+        let (space, counters) = (tenant.space(), &tenant.space().counters);
+        v1::TenantUsage {
+            tenant: tenant.id().0,
+            keys: space.keys(),
+            used_bytes: store.own_bytes_of(space),
+            connections: tenant.connections().into(),
+            hits: counters.hits.get(),
+            misses: counters.misses.get(),
+            commands: counters.commands.get(),
+            evictions: counters.evictions.get(),
+            throttled: counters.throttled.get(),
+        }
+    };
+    context.node.tenants.all().iter().map(usage).collect()
 }
 
 fn declared(context: &PeerContext) -> Vec<v1::Copies> {

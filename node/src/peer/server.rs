@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::credentials::{Caller, LiveCredentials};
+use annulus_proto::tenants::{TenantId, TenantsDocument};
 use annulus_proto::v1::peer_server::{Peer, PeerServer};
 use annulus_proto::{MessageError, Sender, v1};
 use annulus_ring::{
@@ -28,6 +29,7 @@ use super::take_over::give_up;
 use super::{CHUNK_BYTES_MAX, FREEZE_MAX, MESSAGE_BYTES_MAX, PeerContext};
 use crate::clock;
 use crate::cluster::ring_source::adopt_and_log;
+use crate::store::{Keyspace, TenantKey};
 
 /// Half-open connections are closed after these.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -119,9 +121,21 @@ pub(super) fn slot(number: u32) -> Result<Slot, Status> {
 impl Peer for Service {
     async fn push_tenants(
         &self,
-        _request: Request<v1::PushTenantsRequest>,
+        request: Request<v1::PushTenantsRequest>,
     ) -> Result<Response<v1::NodeReport>, Status> {
-        Err(Status::unimplemented("no tenants yet"))
+        let (caller, request) = opened(request);
+        if self.check(&caller, request.sender)?.node.is_some() {
+            return Err(Status::permission_denied(
+                "only an operator may say who the tenants are",
+            ));
+        }
+        let document = TenantsDocument::from_json(&request.document)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // A higher version than the pushed one is no failure: the report tells it.
+        match self.context.node.adopt_tenants(document) {
+            Ok(_) => Ok(Response::new(report(&self.context))),
+            Err(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        }
     }
 
     type WatchStream = Streamed<v1::NodeReport>;
@@ -257,11 +271,19 @@ impl Peer for Service {
         let (caller, request) = opened(request);
         self.check_node(&caller, request.sender)?;
         let Self { context, .. } = self;
-        let pubsub = &context.node.pubsub;
+        let (store, relay) = (&context.node.store, &context.node.relay);
         let count = request.publications.len();
-        pubsub.relay.counters.received.add(count as u64);
+        relay.counters.received.add(count as u64);
         for publication in request.publications {
-            pubsub.publish(&publication.channel, &publication.payload);
+            // A tenant that nothing is known of has no clients here.
+            let keyspace = match TenantId(publication.tenant) {
+                TenantId::CLUSTER => Some(Keyspace::default()),
+                tenant => store.find_space(tenant).map(Keyspace::from),
+            };
+            if let Some(keyspace) = keyspace {
+                let pubsub = &keyspace.space(store).pubsub;
+                pubsub.publish(&publication.channel, &publication.payload);
+            }
         }
         Ok(Response::new(v1::PublishReply {
             sender: Some(context.sender()),
@@ -300,7 +322,7 @@ struct Outgoing {
     context: Arc<PeerContext>,
     slot: Slot,
     freeze_id: u64,
-    keys: Vec<Box<[u8]>>,
+    keys: Vec<TenantKey>,
     /// The target has a copy that is all it needs.
     keeps_copy: bool,
     /// How many of the keys have been read.

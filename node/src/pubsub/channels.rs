@@ -13,6 +13,7 @@ use crate::commands::matches_pattern;
 
 /// Locks that the channels share.
 const SHARDS: usize = 64;
+const SHARDS_SMALL: usize = 4;
 
 /// In the order in which they came.
 pub(super) type Subscribers = Vec<Arc<Client>>;
@@ -26,10 +27,7 @@ pub struct Channels {
 
 impl Default for Channels {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            count: AtomicUsize::new(0),
-        }
+        Self::with_shards(SHARDS)
     }
 }
 
@@ -47,6 +45,18 @@ pub(super) fn remove(names: &mut Shard, name: &[u8], client: &Arc<Client>) {
 }
 
 impl Channels {
+    /// The same with few locks.
+    pub(super) fn small() -> Self {
+        Self::with_shards(SHARDS_SMALL)
+    }
+
+    fn with_shards(shards: usize) -> Self {
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            count: AtomicUsize::new(0),
+        }
+    }
+
     /// How many channels have subscribers.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -113,7 +123,7 @@ impl Channels {
     }
 
     fn shard(&self, slot: Slot) -> &Mutex<Shard> {
-        &self.shards[slot.index() % SHARDS]
+        &self.shards[slot.index() % self.shards.len()]
     }
 
     fn update(&self, slot: Slot, update: impl FnOnce(&mut Shard)) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::NodeId;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +17,9 @@ use crate::stats::Total;
 
 /// What may wait for one node.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
+
+/// So much of that may be one tenant's, so that it drives out nobody else's.
+const TENANT_BYTES_MAX: usize = QUEUED_BYTES_MAX / 4;
 
 /// What goes to a node at once; a larger message goes alone.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -29,6 +33,8 @@ const OVERHEAD_BYTES: usize = 2 * size_of::<Publication>();
 /// A message that was published here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
+    /// Whose clients hear it.
+    pub tenant: TenantId,
     /// The channel.
     pub channel: Bytes,
     /// What was said.
@@ -52,6 +58,8 @@ pub struct Outbox {
 struct Queue {
     publications: VecDeque<Publication>,
     bytes: usize,
+    /// What of that tenants have, where they have any.
+    tenants: BTreeMap<TenantId, usize>,
 }
 
 impl Outbox {
@@ -61,6 +69,13 @@ impl Outbox {
         let bytes = queue.bytes + publication.bytes();
         if bytes > QUEUED_BYTES_MAX {
             return false;
+        }
+        if publication.tenant != TenantId::CLUSTER {
+            let queued = queue.tenants.entry(publication.tenant).or_default();
+            if *queued > 0 && *queued + publication.bytes() > TENANT_BYTES_MAX {
+                return false;
+            }
+            *queued += publication.bytes();
         }
         queue.bytes = bytes;
         queue.publications.push_back(publication);
@@ -89,6 +104,13 @@ impl Outbox {
                 break;
             }
             batch_bytes += bytes;
+            let tenant = next.tenant;
+            if let Some(queued) = queue.tenants.get_mut(&tenant) {
+                *queued -= bytes;
+                if *queued == 0 {
+                    queue.tenants.remove(&tenant);
+                }
+            }
             batch.extend(queue.publications.pop_front());
         }
         queue.bytes -= batch_bytes;
@@ -118,11 +140,12 @@ pub struct Relay {
 
 impl Relay {
     /// Offers a message to every other node; those that have no room for it won't get it.
-    pub fn send(&self, channel: &[u8], payload: &[u8]) {
+    pub fn send(&self, tenant: TenantId, channel: &[u8], payload: &[u8]) {
         if !self.has_peers.load(Ordering::Relaxed) {
             return;
         }
         let publication = Publication {
+            tenant,
             channel: Bytes::copy_from_slice(channel),
             payload: Bytes::copy_from_slice(payload),
         };
@@ -153,6 +176,7 @@ mod tests {
 
     fn publication(bytes: usize) -> Publication {
         Publication {
+            tenant: TenantId::CLUSTER,
             channel: Bytes::from_static(b"c"),
             payload: vec![0; bytes - 1 - OVERHEAD_BYTES].into(),
         }
@@ -188,17 +212,17 @@ mod tests {
     #[test]
     fn a_full_queue_takes_no_more_and_others_go_on() {
         let relay = Relay::default();
-        relay.send(b"c", b"nobody is there");
+        relay.send(TenantId::CLUSTER, b"c", b"nobody is there");
         let id = |name: &str| name.parse::<NodeId>().unwrap();
         let outboxes = relay.set_peers([id("a"), id("b")]);
         let payload = vec![0; PUBLICATION_BYTES_MAX];
         let fitting = QUEUED_BYTES_MAX / (PUBLICATION_BYTES_MAX + OVERHEAD_BYTES + 1);
         for _ in 0..fitting {
-            relay.send(b"c", &payload);
+            relay.send(TenantId::CLUSTER, b"c", &payload);
         }
         assert_eq!(relay.counters.dropped.get(), 0);
         assert_eq!(outboxes[&id("b")].take_ready().len(), 1);
-        relay.send(b"c", &payload);
+        relay.send(TenantId::CLUSTER, b"c", &payload);
         assert_eq!(relay.counters.dropped.get(), 1, "a is full, b is not");
 
         let outboxes = relay.set_peers([id("a"), id("c")]);

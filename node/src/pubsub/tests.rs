@@ -3,12 +3,11 @@ use std::net::SocketAddr;
 use super::*;
 use crate::clients::Clients;
 use crate::resp::Reply;
-use crate::store::{EvictionPolicy, StoreOptions};
+use crate::store::{EvictionPolicy, Store, StoreOptions};
 use annulus_ring::Slot;
 
 struct World {
     store: Store,
-    pubsub: PubSub,
     clients: Vec<Arc<Client>>,
 }
 
@@ -21,9 +20,8 @@ impl World {
                 budget_bytes: 1 << 20,
                 eviction: EvictionPolicy::Lru,
             }),
-            pubsub: PubSub::default(),
             clients: (0..clients)
-                .map(|_| all.admit(addr, addr, 0, clients).unwrap())
+                .map(|_| all.admit((addr, addr), 0, clients, false).unwrap())
                 .collect(),
         }
     }
@@ -31,15 +29,14 @@ impl World {
     fn subscribe(&self, client: usize, kind: Kind, name: &str) {
         let client = &self.clients[client];
         if client.subscriptions.add(kind, name.as_bytes()) {
-            self.pubsub.subscribe(&self.store, kind, name.as_bytes(), client);
+            self.store.own.pubsub.subscribe(kind, name.as_bytes(), client);
         }
     }
 
     fn unsubscribe(&self, client: usize, kind: Kind, name: &str) {
         let client = &self.clients[client];
         if client.subscriptions.remove(kind, name.as_bytes()).is_some() {
-            self.pubsub
-                .unsubscribe(&self.store, kind, name.as_bytes(), client);
+            self.store.own.pubsub.unsubscribe(kind, name.as_bytes(), client);
         }
     }
 
@@ -75,7 +72,7 @@ fn a_message_goes_to_every_subscription_that_fits() {
         for (client, kind, name) in subscriptions {
             world.subscribe(*client, *kind, name);
         }
-        let receivers = world.pubsub.publish(channel.as_bytes(), b"!");
+        let receivers = world.store.own.pubsub.publish(channel.as_bytes(), b"!");
         assert_eq!(receivers, expected.iter().sum::<usize>(), "{subscriptions:?}");
         for (client, count) in expected.into_iter().enumerate() {
             assert_eq!(
@@ -87,9 +84,9 @@ fn a_message_goes_to_every_subscription_that_fits() {
         for (client, kind, name) in subscriptions {
             world.unsubscribe(*client, *kind, name);
         }
-        assert_eq!(world.pubsub.publish(channel.as_bytes(), b"!"), 0);
-        assert!(world.pubsub.channels.is_empty() && world.store.shard_channels.is_empty());
-        assert_eq!(world.pubsub.patterns(), 0);
+        assert_eq!(world.store.own.pubsub.publish(channel.as_bytes(), b"!"), 0);
+        assert!(world.store.own.pubsub.channels.is_empty() && world.store.own.pubsub.shards.is_empty());
+        assert_eq!(world.store.own.pubsub.patterns(), 0);
     }
 }
 
@@ -100,14 +97,14 @@ fn each_gets_its_protocol_and_shares_the_bytes() {
     for client in 0..3 {
         world.subscribe(client, Kind::Channel, "c");
     }
-    assert_eq!(world.pubsub.publish(b"c", b"hi"), 3);
+    assert_eq!(world.store.own.pubsub.publish(b"c", b"hi"), 3);
     for client in 0..2 {
         assert_eq!(world.mail(client), "*3 $7 message $1 c $2 hi");
     }
     assert_eq!(world.mail(2), ">3 $7 message $1 c $2 hi");
 
     let large = vec![b'x'; 1 << 20];
-    world.pubsub.publish(b"c", &large);
+    world.store.own.pubsub.publish(b"c", &large);
     let letter = |client: usize| world.clients[client].mailbox.take_large().unwrap();
     assert_eq!(letter(0).as_ptr(), letter(1).as_ptr());
 }
@@ -121,16 +118,16 @@ fn who_is_gone_gets_nothing_and_others_stay() {
         }
     }
     assert_eq!(world.clients[0].subscriptions.counts(), [1, 1, 1]);
-    world.pubsub.forget(&world.store, &world.clients[0]);
+    world.store.own.pubsub.forget(&world.clients[0]);
     assert_eq!(world.clients[0].subscriptions.total(), 0);
-    assert_eq!(world.pubsub.publish(b"name", b"!"), 2);
-    assert_eq!(publish_sharded(&world.store, b"name", b"!"), 1);
+    assert_eq!(world.store.own.pubsub.publish(b"name", b"!"), 2);
+    assert_eq!(world.store.own.pubsub.publish_sharded(b"name", b"!"), 1);
     assert_eq!(world.mail(0), "");
     assert_eq!(
-        world.pubsub.channels.names(Some(b"n*")),
+        world.store.own.pubsub.channels.names(Some(b"n*")),
         [Box::from(&b"name"[..])]
     );
-    assert!(world.pubsub.channels.names(Some(b"x*")).is_empty());
+    assert!(world.store.own.pubsub.channels.names(Some(b"x*")).is_empty());
 }
 
 /// A slot leaves: its subscribers are told, those of other slots under the same lock are not.
@@ -156,8 +153,11 @@ fn sharded_channels_leave_with_their_slot() {
     assert_eq!(mail.matches("sunsubscribe").count(), 2, "{mail}");
     assert!(mail.contains(":2 ") && mail.ends_with(":1"), "{mail}");
     assert_eq!(world.mail(1), "");
-    assert_eq!(publish_sharded(&world.store, b"a", b"!"), 0);
-    assert_eq!(publish_sharded(&world.store, neighbour.as_bytes(), b"!"), 2);
-    assert_eq!(world.pubsub.publish(b"a", b"!"), 1);
-    assert_eq!(world.store.shard_channels.len(), 1);
+    assert_eq!(world.store.own.pubsub.publish_sharded(b"a", b"!"), 0);
+    assert_eq!(
+        world.store.own.pubsub.publish_sharded(neighbour.as_bytes(), b"!"),
+        2
+    );
+    assert_eq!(world.store.own.pubsub.publish(b"a", b"!"), 1);
+    assert_eq!(world.store.own.pubsub.shards.len(), 1);
 }

@@ -12,10 +12,12 @@ use sha1::{Digest, Sha1};
 use super::shebang::{self, ScriptFlags};
 use crate::error::CommandError;
 
-/// Scripts that are kept.
+/// Scripts that are kept of the cluster's own, and of a tenant.
 const SCRIPTS_MAX: usize = 2000;
+const TENANT_SCRIPTS_MAX: usize = 500;
 /// What their sources may take together.
 const SOURCES_BYTES_MAX: usize = 8 << 20;
+const TENANT_SOURCES_BYTES_MAX: usize = 1 << 20;
 /// What one source may take.
 pub const SOURCE_BYTES_MAX: usize = 1 << 20;
 
@@ -77,11 +79,15 @@ impl Script {
 pub struct Cache {
     scripts: LruCache<ScriptId, Arc<Script>, foldhash::fast::RandomState>,
     bytes: usize,
+    scripts_max: usize,
+    bytes_max: usize,
 }
 
 impl Default for Cache {
     fn default() -> Self {
         Self {
+            scripts_max: SCRIPTS_MAX,
+            bytes_max: SOURCES_BYTES_MAX,
             scripts: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             bytes: 0,
         }
@@ -89,6 +95,21 @@ impl Default for Cache {
 }
 
 impl Cache {
+    /// The same for a tenant, of which there may be many.
+    pub fn small() -> Self {
+        Self {
+            scripts_max: TENANT_SCRIPTS_MAX,
+            bytes_max: TENANT_SOURCES_BYTES_MAX,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets all scripts.
+    pub fn clear(&mut self) {
+        self.scripts.clear();
+        self.bytes = 0;
+    }
+
     /// The script with this source.
     pub fn add(&mut self, source: &[u8]) -> Result<Arc<Script>, CommandError> {
         if source.len() > SOURCE_BYTES_MAX {
@@ -107,7 +128,7 @@ impl Cache {
         });
         self.bytes += source.len();
         self.scripts.put(id, Arc::clone(&script));
-        while self.scripts.len() > SCRIPTS_MAX || self.bytes > SOURCES_BYTES_MAX {
+        while self.scripts.len() > self.scripts_max || self.bytes > self.bytes_max {
             let Some((_, oldest)) = self.scripts.pop_lru() else {
                 break;
             };
@@ -136,6 +157,11 @@ impl Cache {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.scripts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// What their sources take.

@@ -32,6 +32,7 @@ const BAD_ARGUMENTS: &str = "ERR Lua redis lib command arguments must be strings
 const UNKNOWN: &str = "ERR Unknown Redis command called from script";
 const ARITY: &str = "ERR Wrong number of args calling Redis command from script";
 const NOT_ALLOWED: &str = "ERR This Redis command is not allowed from script";
+const NOT_PERMITTED: &str = "ERR The user executing the script can't run this command or subcommand";
 const NO_WRITES: &str = "ERR Write commands are not allowed from read-only scripts.";
 const NOT_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
 const OTHER_SLOT: &str = "ERR Script attempted to access keys that do not hash to the same slot";
@@ -72,6 +73,10 @@ impl Call<'_, '_> {
         if !command.accepts(args.len()) {
             return Err(raised::reply(ARITY));
         }
+        let login = self.context.session.login.as_ref();
+        if login.is_some_and(|login| !login.user().may(entry)) {
+            return Err(raised::reply(NOT_PERMITTED));
+        }
         if command.flags.has(Flags::NO_SCRIPT) {
             return Err(raised::reply(NOT_ALLOWED));
         }
@@ -86,7 +91,7 @@ impl Call<'_, '_> {
             Err(error) => return Err(raised::reply(error.to_string())),
         };
         if let Some(slot) = slot {
-            let locked = self.exclusive.lock(self.context.node, slot, !self.read_only);
+            let locked = self.exclusive.lock(self.context, slot, !self.read_only);
             locked.map_err(|error| match error {
                 CommandError::Moved { .. } | CommandError::SlotNotServed => raised::reply(NOT_LOCAL),
                 CommandError::ClusterDown => raised::reply(CLUSTER_DOWN),

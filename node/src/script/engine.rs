@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use annulus_proto::tenants::TenantId;
 use lru::LruCache;
 use mlua::state::{GcIncParams, GcMode};
 use mlua::{Function, HookTriggers, Lua, MultiValue, Table, Value};
+use parking_lot::Mutex;
 
 use super::call::Call;
 use super::raised::{self, PRELUDE, Raised};
@@ -18,7 +20,7 @@ use super::redis_api::{Random, Shared};
 use super::sandbox::{self, SCRIPT, Sandbox};
 use super::to_reply::Writer;
 use super::watchdog::{Running, Watchdog};
-use super::{Script, ScriptId, Scripts};
+use super::{Cache, Script, ScriptId, Scripts};
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::execute::Context;
@@ -26,6 +28,8 @@ use crate::resp::{Args, Reply};
 
 /// Scripts that a thread keeps compiled.
 const COMPILED_MAX: NonZeroUsize = NonZeroUsize::new(200).unwrap();
+/// A tenant's script may run for so long, since other tenants' commands wait meanwhile.
+const TENANT_SCRIPT_MS_MAX: u64 = 100;
 /// After so many instructions the watchdog is asked. Few, since one instruction may be a long function of Lua's.
 const INSTRUCTIONS: u32 = 500;
 
@@ -64,22 +68,29 @@ pub fn run<'a>(
     reply: &mut Reply,
 ) -> Outcome {
     let mut engine = Engine::take(&context.node.scripts)?;
-    let limit = Duration::from_millis(context.node.settings.script_ms_max());
+    let tenant = context.session.keyspace.id();
+    let limit_ms = context.node.settings.script_ms_max();
+    let limit = Duration::from_millis(match tenant {
+        TenantId::CLUSTER => limit_ms,
+        _ => limit_ms.min(TENANT_SCRIPT_MS_MAX),
+    });
     engine
         .shared
         .random
         .set(Random::drawn(context.node.store.random()));
-    engine.watchdog.begin(limit);
+    // What tenants say is not for the log of whoever runs the node.
+    engine.shared.may_log.set(tenant == TenantId::CLUSTER);
+    engine.watchdog.begin(tenant, limit);
     let outcome = engine.run(context, exclusive, request, reply);
     engine.watchdog.end();
     engine.give_back();
     outcome
 }
 
-/// Compiles a script that is not to run now; one that can't be compiled is forgotten.
-pub fn check(scripts: &Arc<Scripts>, script: &Script) -> Outcome {
+/// Compiles a script that is not to run now; one of `known` that can't be compiled is forgotten.
+pub fn check(scripts: &Arc<Scripts>, known: &Mutex<Cache>, script: &Script) -> Outcome {
     let mut engine = Engine::take(scripts)?;
-    let outcome = engine.compiled(script).map(drop);
+    let outcome = engine.compiled(known, script).map(drop);
     engine.give_back();
     outcome
 }
@@ -178,12 +189,12 @@ impl Engine {
         Arc::ptr_eq(&self.scripts, scripts) && self.flushes == scripts.flushes.load(Ordering::Relaxed)
     }
 
-    fn compiled(&mut self, script: &Script) -> Result<Function, CommandError> {
+    fn compiled(&mut self, known: &Mutex<Cache>, script: &Script) -> Result<Function, CommandError> {
         if let Some(function) = self.compiled.get(&script.id) {
             return Ok(function.clone());
         }
         let function = sandbox::compile(&self.sandbox.lua, script.program(), SCRIPT).map_err(|error| {
-            self.scripts.remove(script.id);
+            known.lock().remove(script.id);
             let why = raised::plain_message(&error);
             CommandError::Other(format!("ERR Error compiling script (new function): {why}"))
         })?;
@@ -198,7 +209,7 @@ impl Engine {
         request: &Request<'_>,
         reply: &mut Reply,
     ) -> Outcome {
-        let function = self.compiled(request.script)?;
+        let function = self.compiled(&context.space().scripts, request.script)?;
         self.last_error.take();
         self.shared.resp3.set(false);
         let call = RefCell::new(Call {

@@ -15,6 +15,8 @@ pub struct Shared {
     pub resp3: Rc<Cell<bool>>,
     /// Its random numbers.
     pub random: Rc<Cell<Random>>,
+    /// Whether `redis.log` writes anything.
+    pub may_log: Rc<Cell<bool>>,
 }
 
 /// The generator of POSIX's `lrand48`, whose numbers Redis gives on every system.
@@ -99,11 +101,10 @@ pub fn library(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
         .filter_map(|part| part.parse::<u32>().ok())
         .fold(0, |version, part| version << 8 | part);
     library.raw_set("REDIS_VERSION_NUM", version)?;
-    let functions: [(&str, LuaFn); 6] = [
+    let functions: [(&str, LuaFn); 5] = [
         ("error_reply", |lua, args| one_field(lua, "err", args)),
         ("status_reply", |lua, args| one_field(lua, "ok", args)),
         ("sha1hex", sha1_hex),
-        ("log", log),
         // Writes are not replicated by command here, so there is nothing to choose.
         ("replicate_commands", |_, _| Ok(Value::Boolean(true))),
         ("set_repl", |_, _| Ok(Value::Nil)),
@@ -112,6 +113,9 @@ pub fn library(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
         let function = lua.create_function(move |lua, args: MultiValue| function(lua, &args))?;
         library.raw_set(name, function)?;
     }
+    let may_log = Rc::clone(&shared.may_log);
+    let log = lua.create_function(move |lua, args: MultiValue| log(lua, &args, may_log.get()))?;
+    library.raw_set("log", log)?;
     let resp3 = Rc::clone(&shared.resp3);
     let set_resp = lua.create_function(move |lua, args: MultiValue| {
         if args.len() != 1 {
@@ -158,7 +162,7 @@ fn sha1_hex(lua: &Lua, args: &MultiValue) -> mlua::Result<Value> {
 }
 
 /// `redis.log(level, text, …)`
-fn log(lua: &Lua, args: &MultiValue) -> mlua::Result<Value> {
+fn log(lua: &Lua, args: &MultiValue, may_log: bool) -> mlua::Result<Value> {
     const TEXT_BYTES_MAX: usize = 1024;
     if args.len() < 2 {
         return Err(raised::reply("ERR redis.log() requires two arguments or more."));
@@ -177,6 +181,7 @@ fn log(lua: &Lua, args: &MultiValue) -> mlua::Result<Value> {
         text.pop();
     }
     match level {
+        Value::Integer(0..=3) if !may_log => {}
         Value::Integer(0) => tracing::trace!(script = %text),
         Value::Integer(1) => tracing::debug!(script = %text),
         Value::Integer(2) => tracing::info!(script = %text),

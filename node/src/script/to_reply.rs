@@ -160,11 +160,13 @@ mod tests {
 
     use mlua::Lua;
 
+    use annulus_proto::tenants::TenantId;
+
     use super::*;
 
     fn reply_to(lua: &Lua, script: &str, resp3: bool) -> String {
         let watchdog = Watchdog::new(Arc::default());
-        watchdog.begin(Duration::from_mins(1));
+        watchdog.begin(TenantId::CLUSTER, Duration::from_mins(1));
         let mut reply = Reply::new(1 << 20);
         reply.set_resp3(resp3);
         let mut writer = Writer {

@@ -6,9 +6,10 @@
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use annulus_proto::tenants::TenantId;
 use mlua::{Function, Lua, MultiValue, Value};
 
 use super::raised::{self, Raised};
@@ -23,6 +24,8 @@ const KILLED: u8 = 3;
 #[derive(Default)]
 pub struct Running {
     phase: AtomicU8,
+    /// Whose script it is.
+    tenant: AtomicU32,
     bytes: AtomicUsize,
 }
 
@@ -37,8 +40,11 @@ pub enum Kill {
 }
 
 impl Running {
-    /// Asks the script to end, unless it has written.
-    pub fn kill(&self) -> Kill {
+    /// Asks the script to end, if it is that tenant's and has not written.
+    pub fn kill(&self, tenant: TenantId) -> Kill {
+        if self.tenant.load(Ordering::Acquire) != tenant.0 {
+            return Kill::Idle;
+        }
         let killed = self
             .phase
             .compare_exchange(READING, KILLED, Ordering::Relaxed, Ordering::Relaxed);
@@ -107,13 +113,14 @@ impl Watchdog {
         }
     }
 
-    /// A script begins, and may take so long.
-    pub fn begin(&self, limit: Duration) {
+    /// A tenant's script begins, and may take so long.
+    pub fn begin(&self, tenant: TenantId, limit: Duration) {
         self.limit.set(limit);
         self.began.set(clock::monotonic());
         self.doom.set(None);
         self.depth.set(0);
-        self.running.phase.store(READING, Ordering::Relaxed);
+        self.running.tenant.store(tenant.0, Ordering::Release);
+        self.running.phase.store(READING, Ordering::Release);
     }
 
     /// The script is over.

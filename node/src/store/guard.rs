@@ -1,16 +1,20 @@
 //! Exclusive access to one slot.
 //!
 //! The guard accounts for what is done through it and brings the store's totals up to date when it is dropped,
-//! so that a command costs one addition to shared memory, not one for each step.
+//! so that a command costs one addition to shared memory, not one for each step. It works in one keyspace at a time; what is
+//! about the whole slot, of which others have copies, goes through those of all tenants.
 
 use std::sync::atomic::Ordering;
 
+use annulus_proto::tenants::TenantId;
 use annulus_ring::Slot;
 use parking_lot::MutexGuard;
 
 use super::Store;
 use super::eviction::{EvictionPolicy, Kind, Rank};
+use super::line::{Line, PLACE_BYTES};
 use super::slot_map::{Place, SlotMap};
+use super::space::{Keyspace, Space};
 use super::stored::Stored;
 use super::value::{AccessStamp, Collection, Entry, Text, Value, WrongType};
 use super::watch::WatchFlag;
@@ -24,6 +28,9 @@ pub struct TooBig {
     /// The budget.
     pub budget_bytes: u64,
 }
+
+/// A key, and whose it is.
+pub type TenantKey = (TenantId, Box<[u8]>);
 
 /// What commands met in a slot, for the counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +47,9 @@ pub struct Tally {
 pub struct SlotGuard<'a> {
     store: &'a Store,
     slot: Slot,
-    pub(super) map: MutexGuard<'a, SlotMap>,
+    pub(super) line: MutexGuard<'a, Line>,
+    /// Whose entries the line's map has.
+    keyspace: Keyspace,
     before: Before,
     tally: Tally,
     touches: bool,
@@ -77,18 +86,96 @@ impl Before {
 
 impl<'a> SlotGuard<'a> {
     #[inline]
-    pub(super) fn new(store: &'a Store, slot: Slot, map: MutexGuard<'a, SlotMap>) -> Self {
-        let before = Before::of(&map);
+    pub(super) fn new(store: &'a Store, slot: Slot, line: MutexGuard<'a, Line>) -> Self {
+        let before = Before::of(&line.map);
         Self {
             store,
             slot,
-            map,
+            line,
+            keyspace: Keyspace::default(),
             before,
             tally: Tally::default(),
             touches: true,
             is_read_as_copy: false,
             client: None,
             broadcast: Vec::new(),
+        }
+    }
+
+    /// Works in that keyspace from now on.
+    pub fn switch(&mut self, keyspace: &Keyspace) {
+        if self.keyspace.id() == keyspace.id() {
+            return;
+        }
+        self.leave();
+        if keyspace.tenant().is_some() {
+            self.line.enter(keyspace.id());
+            self.keyspace = keyspace.clone();
+        }
+        self.before = self.measured();
+    }
+
+    /// Back to the cluster's own keyspace.
+    #[cold]
+    fn leave(&mut self) {
+        self.tell_all();
+        if self.keyspace.tenant().is_none() {
+            self.settle();
+            return;
+        }
+        if self.is_empty() {
+            self.line.map.clear();
+        }
+        self.settle();
+        self.line.leave(self.keyspace.id());
+        self.keyspace = Keyspace::default();
+        self.before = self.measured();
+    }
+
+    /// The tenants that have entries here, and the cluster itself.
+    fn all_keyspaces(&self) -> Vec<Keyspace> {
+        let tenants = self.line.tenants().filter(|tenant| *tenant != self.keyspace.id());
+        let mut all: Vec<Keyspace> = tenants.map(|tenant| self.store.keyspace(tenant)).collect();
+        if self.keyspace.tenant().is_some() {
+            all.push(Keyspace::default());
+        }
+        all.push(self.keyspace.clone());
+        all
+    }
+
+    /// The space of the keyspace that it works in.
+    #[inline]
+    fn space(&self) -> &Space {
+        self.keyspace.space(self.store)
+    }
+
+    /// Whose entries it works with.
+    #[inline]
+    pub fn tenant(&self) -> TenantId {
+        self.keyspace.id()
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.store.hasher.hash(key) ^ self.space().salt
+    }
+
+    #[inline]
+    fn measured(&self) -> Before {
+        let mut before = Before::of(&self.line.map);
+        if self.keyspace.tenant().is_some() && before.len > 0 {
+            before.bytes += PLACE_BYTES;
+        }
+        before
+    }
+
+    /// When an entry is to expire of which a client says that, or says nothing.
+    #[inline]
+    fn bounded(&self, expires_at_ms: Option<u64>, now_ms: u64) -> Option<u64> {
+        match self.keyspace.tenant() {
+            None => expires_at_ms,
+            Some(space) if expires_at_ms.is_some() => space.limits.bounded_expiry_ms(expires_at_ms, now_ms),
+            Some(space) => space.limits.default_expiry_ms(now_ms),
         }
     }
 
@@ -99,7 +186,7 @@ impl<'a> SlotGuard<'a> {
 
     /// How many entries it holds, those included whose time is over and who have not been removed yet.
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.line.map.len()
     }
 
     /// Whether it holds none.
@@ -109,7 +196,7 @@ impl<'a> SlotGuard<'a> {
 
     /// What its entries cost.
     pub fn bytes(&self) -> u64 {
-        self.map.bytes()
+        self.measured().bytes
     }
 
     /// The counts since the last call.
@@ -143,21 +230,21 @@ impl<'a> SlotGuard<'a> {
     /// Counts the look-up as hit or miss, and as a use if `touches`.
     #[inline]
     fn look_up(&mut self, key: &[u8], now_ms: u64, touches: bool) -> Option<&Stored> {
-        let hash = self.store.hasher.hash(key);
+        let hash = self.hash(key);
         let found = self.live(hash, key, now_ms);
         self.tally.hits += u64::from(found.is_some());
         self.tally.misses += u64::from(found.is_none());
         if touches {
             self.note_use(found?, hash, now_ms)
         } else {
-            self.map.get(found?)
+            self.line.map.get(found?)
         }
     }
 
     /// The entry as a writing command sees it: not counted, and most recently used from now on.
     #[inline]
     pub fn find(&mut self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let hash = self.store.hasher.hash(key);
+        let hash = self.hash(key);
         let found = self.live(hash, key, now_ms)?;
         self.note_use(found, hash, now_ms)
     }
@@ -169,14 +256,17 @@ impl<'a> SlotGuard<'a> {
             self.store.sketch.count(hash);
         }
         let accessed = AccessStamp::at(now_ms);
-        self.map.note_use(place, accessed, |rank| rank.used(policy))
+        self.line.map.note_use(place, accessed, |rank| rank.used(policy))
     }
 
     /// The entry without any trace of the look: neither counted nor more recent.
     #[inline]
     pub fn peek(&self, key: &[u8], now_ms: u64) -> Option<&Stored> {
-        let place = self.map.find(self.store.hasher.hash(key), key)?;
-        self.map.get(place).filter(|stored| !stored.is_expired(now_ms))
+        let place = self.line.map.find(self.hash(key), key)?;
+        self.line
+            .map
+            .get(place)
+            .filter(|stored| !stored.is_expired(now_ms))
     }
 
     /// [`Self::peek`], counted as hit or miss.
@@ -207,7 +297,10 @@ impl<'a> SlotGuard<'a> {
     /// Whether an entry can be kept that takes so much.
     #[inline]
     pub fn check_cost(&self, bytes: u64) -> Result<(), TooBig> {
-        let budget_bytes = self.store.budget_bytes;
+        let budget_bytes = match self.keyspace.tenant() {
+            None => self.store.budget_bytes,
+            Some(space) => self.store.entry_bytes_max(space),
+        };
         if bytes <= budget_bytes {
             Ok(())
         } else {
@@ -235,6 +328,7 @@ impl<'a> SlotGuard<'a> {
             collection => {
                 let cost = Stored::collection_cost(key.len()) + collection.as_ref().heap_bytes();
                 self.check_cost(cost)?;
+                let expires_at_ms = self.bounded(expires_at_ms, now_ms);
                 let stored = Stored::new(key, collection, expires_at_ms, AccessStamp::at(now_ms));
                 self.put(stored);
                 self.note_change(key);
@@ -259,32 +353,34 @@ impl<'a> SlotGuard<'a> {
 
     #[inline]
     fn set_text(&mut self, key: &[u8], text: Text<'_>, expires_at_ms: Option<u64>, now_ms: u64) {
-        let hash = self.store.hasher.hash(key);
+        let hash = self.hash(key);
+        let expires_at_ms = self.bounded(expires_at_ms, now_ms);
         let accessed = AccessStamp::at(now_ms);
-        if let Some(place) = self.map.find(hash, key) {
+        if let Some(place) = self.line.map.find(hash, key) {
             self.note_use(place, hash, now_ms);
-            self.map
+            self.line
+                .map
                 .update(place, |stored| stored.set_string(text, expires_at_ms, accessed));
         } else {
             let mut stored = Stored::string(key, text, expires_at_ms, accessed);
-            self.store.rank_of_new(hash).write(&mut stored);
-            self.map.insert(hash, stored);
+            self.store.rank_of_new(&self.keyspace, hash).write(&mut stored);
+            self.line.map.insert(hash, stored);
         }
         self.note_change(key);
     }
 
     /// Adds an entry, or replaces the one that has its key.
     fn put(&mut self, mut stored: Stored) {
-        let hash = self.store.hasher.hash(stored.key());
-        if let Some(place) = self.map.find(hash, stored.key()) {
-            self.map.update(place, |old| old.replace_with(stored));
+        let hash = self.hash(stored.key());
+        if let Some(place) = self.line.map.find(hash, stored.key()) {
+            self.line.map.update(place, |old| old.replace_with(stored));
         } else if self.is_copy() {
             // Nobody evicts it here.
             Rank::new(Kind::Settled).write(&mut stored);
-            self.map.insert(hash, stored);
+            self.line.map.insert(hash, stored);
         } else {
-            self.store.rank_of_new(hash).write(&mut stored);
-            self.map.insert(hash, stored);
+            self.store.rank_of_new(&self.keyspace, hash).write(&mut stored);
+            self.line.map.insert(hash, stored);
         }
     }
 
@@ -329,8 +425,8 @@ impl<'a> SlotGuard<'a> {
 
     #[inline]
     fn change<R>(&mut self, key: &[u8], now_ms: u64, change: impl FnOnce(&mut Stored) -> R) -> Option<R> {
-        let place = self.live(self.store.hasher.hash(key), key, now_ms)?;
-        let result = self.map.update(place, change);
+        let place = self.live(self.hash(key), key, now_ms)?;
+        let result = self.line.map.update(place, change);
         self.note_change(key);
         result
     }
@@ -344,16 +440,17 @@ impl<'a> SlotGuard<'a> {
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<R, WrongType> {
         let accessed = AccessStamp::at(now_ms);
-        let Some(place) = self.live(self.store.hasher.hash(key), key, now_ms) else {
+        let Some(place) = self.live(self.hash(key), key, now_ms) else {
             let mut collection = C::default();
             let result = change(&mut collection);
             if !collection.is_empty() {
-                self.put(Stored::new(key, collection.into_value(), None, accessed));
+                let expires_at_ms = self.bounded(None, now_ms);
+                self.put(Stored::new(key, collection.into_value(), expires_at_ms, accessed));
                 self.note_change(key);
             }
             return Ok(result);
         };
-        let changed = self.map.update(place, |stored| {
+        let changed = self.line.map.update(place, |stored| {
             stored.set_accessed(accessed);
             let collection = C::of_mut(stored.collection_mut()?)?;
             let result = change(collection);
@@ -371,7 +468,7 @@ impl<'a> SlotGuard<'a> {
     /// How often a key was used lately, at most 15; `None` where the policy doesn't count that.
     pub fn uses(&self, key: &[u8]) -> Option<u64> {
         let store = self.store;
-        (store.eviction == EvictionPolicy::TinyLfu).then(|| store.sketch.estimate(store.hasher.hash(key)))
+        (store.eviction == EvictionPolicy::TinyLfu).then(|| store.sketch.estimate(self.hash(key)))
     }
 
     /// A number from the generator that the store has.
@@ -381,18 +478,22 @@ impl<'a> SlotGuard<'a> {
 
     /// Sets or takes away an entry's time of expiry; `false` when there is no such entry.
     pub fn set_expiry(&mut self, key: &[u8], expires_at_ms: Option<u64>, now_ms: u64) -> bool {
+        let expires_at_ms = match self.keyspace.tenant() {
+            None => expires_at_ms,
+            Some(space) => space.limits.bounded_expiry_ms(expires_at_ms, now_ms),
+        };
         self.change(key, now_ms, |stored| stored.set_expires_at_ms(expires_at_ms))
             .is_some()
     }
 
     /// Removes an entry and returns it; `None` when there was none, or only an expired one.
     pub fn remove(&mut self, key: &[u8], now_ms: u64) -> Option<Stored> {
-        let place = self.live(self.store.hasher.hash(key), key, now_ms)?;
+        let place = self.live(self.hash(key), key, now_ms)?;
         self.remove_at(place)
     }
 
     fn remove_at(&mut self, place: Place) -> Option<Stored> {
-        let removed = self.map.remove(place)?;
+        let removed = self.line.map.remove(place)?;
         self.note_change(removed.key());
         Some(removed)
     }
@@ -407,46 +508,108 @@ impl<'a> SlotGuard<'a> {
     pub(super) fn settle_hashed(&mut self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> bool {
         let place = self.find_hashed(hash, is_it);
         let settled = place.and_then(|place| {
-            self.map
+            self.line
+                .map
                 .update(place, |stored| Rank::new(Kind::Settled).write(stored))
         });
         settled.is_some()
     }
 
     fn find_hashed(&self, hash: u64, is_it: impl Fn(&Stored) -> bool) -> Option<Place> {
-        let mut same_hash = self.map.with_hash(hash);
+        let mut same_hash = self.line.map.with_hash(hash);
         same_hash
             .find(|(_, stored)| is_it(stored))
             .map(|(place, _)| place)
     }
 
-    /// Adds an entry that another owner gave, as it is. No client has seen the slot here, so nobody is told.
+    /// Adds an entry that another owner gave, as it is, and works in its keyspace from now on. No client has seen the slot
+    /// here, so nobody is told.
     pub fn insert(&mut self, entry: Entry, now_ms: u64) -> Result<(), TooBig> {
+        self.enter(entry.tenant);
         let used_at_ms = now_ms.saturating_sub(entry.idle_ms);
         let accessed = AccessStamp::at(used_at_ms);
         let stored = Stored::new(&entry.key, entry.value, entry.expires_at_ms, accessed);
-        self.check_cost(stored.cost())?;
+        // Its owner has looked at the tenant's limits.
+        let (bytes, budget_bytes) = (stored.cost(), self.store.budget_bytes);
+        if bytes > budget_bytes {
+            return Err(TooBig { bytes, budget_bytes });
+        }
         self.put(stored);
         Ok(())
     }
 
+    /// Works in the tenant's keyspace from now on.
+    pub fn enter(&mut self, tenant: TenantId) {
+        if tenant != self.tenant() {
+            self.switch(&self.store.keyspace(tenant));
+        }
+    }
+
     /// Every entry that has not expired, in no order.
     pub fn iter(&self, now_ms: u64) -> impl Iterator<Item = &Stored> {
-        self.map.iter().filter(move |stored| !stored.is_expired(now_ms))
+        self.line
+            .map
+            .iter()
+            .filter(move |stored| !stored.is_expired(now_ms))
     }
 
     /// A copy of every entry, expired ones too, in no order.
     pub fn snapshot(&self, now_ms: u64) -> Vec<Entry> {
-        self.map.iter().map(|stored| Entry::of(stored, now_ms)).collect()
+        let tenant = self.tenant();
+        self.line
+            .map
+            .iter()
+            .map(|stored| Entry::of(tenant, stored, now_ms))
+            .collect()
     }
 
-    /// Removes every entry at a client's wish, and says how many there were.
-    pub fn flush(&mut self) -> usize {
-        let removed = self.clear();
-        if removed > 0 {
-            self.store.journal.cleared(self.slot);
+    /// The keys of all keyspaces, of entries that have not expired.
+    pub fn all_keys(&mut self, now_ms: u64) -> Vec<TenantKey> {
+        let mut keys = Vec::new();
+        for keyspace in self.all_keyspaces() {
+            self.switch(&keyspace);
+            let tenant = self.tenant();
+            keys.extend(self.iter(now_ms).map(|stored| (tenant, stored.key().into())));
         }
-        removed
+        keys
+    }
+
+    /// The entry of a tenant as another node is to have it.
+    pub fn entry(&mut self, tenant: TenantId, key: &[u8], now_ms: u64) -> Option<Entry> {
+        self.enter(tenant);
+        let stored = self.peek(key, now_ms)?;
+        Some(Entry::of(tenant, stored, now_ms))
+    }
+
+    /// Removes every entry of its keyspace at a client's wish, and says how many there were.
+    pub fn flush(&mut self) -> usize {
+        if self.keyspace.tenant().is_none() && !self.line.has_tenants() {
+            let removed = self.clear_one();
+            if removed > 0 {
+                self.store.journal.cleared(self.slot);
+            }
+            return removed;
+        }
+        // Whoever has copies is to hear of this tenant's entries alone, not to get all others' again.
+        if self.store.journal.is_on() {
+            for stored in self.line.map.iter() {
+                self.store.journal.changed(self.slot, self.tenant(), stored.key());
+            }
+        }
+        self.clear_one()
+    }
+
+    /// Removes some entries of its keyspace, whose tenant is no more, and says how many.
+    pub(super) fn drop_some(&mut self, keys_max: usize) -> usize {
+        let keys: Vec<Box<[u8]>> = self
+            .line
+            .map
+            .iter()
+            .take(keys_max)
+            .map(|stored| stored.key().into())
+            .collect();
+        // At the beginning of time nothing has expired.
+        keys.iter().filter(|key| self.remove(key, 0).is_some()).count()
     }
 
     /// Whether the entries are a copy of what another node serves.
@@ -459,77 +622,103 @@ impl<'a> SlotGuard<'a> {
         if copy == self.is_copy() {
             return;
         }
-        self.settle();
-        let (bytes, len) = (self.before.bytes, self.before.len as u64);
-        let (store, fresh) = (self.store, u64::from(self.before.fresh));
-        store.copies.set(self.slot, copy);
-        if copy {
-            store.keys.fetch_sub(len, Ordering::Relaxed);
-            store.fresh.fetch_sub(fresh, Ordering::Relaxed);
-            store.copied_keys.fetch_add(len, Ordering::Relaxed);
-            store.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
-        } else {
-            store.keys.fetch_add(len, Ordering::Relaxed);
-            store.fresh.fetch_add(fresh, Ordering::Relaxed);
-            store.copied_keys.fetch_sub(len, Ordering::Relaxed);
-            store.copied_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        for keyspace in self.all_keyspaces() {
+            self.switch(&keyspace);
+            self.settle();
+            self.count_as(copy);
         }
-        store.occupied.set(self.slot, !copy && len > 0);
-        store.volatile.set(self.slot, !copy && self.before.volatile > 0);
+        self.store.copies.set(self.slot, copy);
     }
 
-    /// Removes an entry because its owner says that it is gone.
-    pub fn remove_copied(&mut self, key: &[u8]) {
-        let hash = self.store.hasher.hash(key);
-        if let Some(place) = self.map.find(hash, key) {
-            self.map.remove(place);
+    /// Counts the entries of one keyspace as copies, or no more as copies.
+    fn count_as(&self, copy: bool) {
+        let (bytes, len) = (self.before.bytes, self.before.len as u64);
+        let (store, space, fresh) = (self.store, self.space(), u64::from(self.before.fresh));
+        // Taking away wraps, and so do the sums.
+        let (len, bytes, fresh) = if copy {
+            (len, bytes, fresh)
+        } else {
+            (len.wrapping_neg(), bytes.wrapping_neg(), fresh.wrapping_neg())
+        };
+        space.keys.fetch_sub(len, Ordering::Relaxed);
+        space.fresh.fetch_sub(fresh, Ordering::Relaxed);
+        self.count_copied(len, bytes);
+        store.copied_keys.fetch_add(len, Ordering::Relaxed);
+        store.copied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        space.occupied.set(self.slot, !copy && self.before.len > 0);
+        space.volatile.set(self.slot, !copy && self.before.volatile > 0);
+    }
+
+    /// The tenant's share of the copies changes.
+    fn count_copied(&self, len_change: u64, bytes_change: u64) {
+        if let Some(space) = self.keyspace.tenant() {
+            space.copied_keys.fetch_add(len_change, Ordering::Relaxed);
+            space.copied_bytes.fetch_add(bytes_change, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes a tenant's entry because its owner says that it is gone.
+    pub fn remove_copied(&mut self, tenant: TenantId, key: &[u8]) {
+        self.enter(tenant);
+        let hash = self.hash(key);
+        if let Some(place) = self.line.map.find(hash, key) {
+            self.line.map.remove(place);
         }
     }
 
     /// Of a copy: removes what its owner doesn't have.
-    pub fn keep_copied(&mut self, has: impl Fn(&[u8]) -> bool) {
-        let gone: Vec<Box<[u8]>> = self
-            .map
-            .iter()
-            .filter(|stored| !has(stored.key()))
-            .map(|stored| stored.key().into())
-            .collect();
-        for key in gone {
-            self.remove_copied(&key);
+    pub fn keep_copied(&mut self, has: impl Fn(&TenantKey) -> bool) {
+        // At the beginning of time nothing has expired.
+        for key in self.all_keys(0) {
+            if !has(&key) {
+                self.remove_copied(key.0, &key.1);
+            }
         }
     }
 
-    /// Removes every entry, and says how many there were. Other nodes are not told.
+    /// Removes every entry of all keyspaces, and says how many there were. Other nodes are not told.
     pub fn clear(&mut self) -> usize {
+        let mut removed = 0;
+        for keyspace in self.all_keyspaces() {
+            self.switch(&keyspace);
+            removed += self.clear_one();
+        }
+        removed
+    }
+
+    fn clear_one(&mut self) -> usize {
         let removed = self.len();
         if removed > 0 {
-            if self.store.watches.any(self.slot) {
+            if self.space().watches.any(self.slot) {
                 let was_there = |key: &[u8]| self.peek(key, 0).is_some();
-                self.store.watches.changed_where(self.slot, was_there);
+                self.space().watches.changed_where(self.slot, was_there);
             }
-            self.map.clear();
+            self.line.map.clear();
         }
         removed
     }
 
     /// Ends what clients hold on to in the slot: it is served elsewhere from now on, or begins anew.
     pub fn release_clients(&self) {
-        self.store.shard_channels.leave(self.slot);
-        self.store.tracking.leave(self.slot);
+        self.store.own.leave(self.slot);
+        for space in self.store.spaces() {
+            space.leave(self.slot);
+        }
     }
 
     pub(super) fn may_have_expired(&self, now_ms: u64) -> bool {
-        self.map.expiry_first_ms() <= now_ms
+        self.line.map.expiry_first_ms() <= now_ms
     }
 
     pub(super) fn remove_expired(&mut self, now_ms: u64) -> usize {
-        if self.store.watches.any(self.slot) {
+        if self.space().watches.any(self.slot) {
             let is_over = |key: &[u8]| self.peek(key, 0).is_some() && self.peek(key, now_ms).is_none();
-            self.store.watches.changed_where(self.slot, is_over);
+            self.space().watches.changed_where(self.slot, is_over);
         }
-        if self.store.tracking.any(self.slot) {
+        if self.space().tracking.any(self.slot) {
             let is_over = |stored: &&Stored| stored.is_expired(now_ms);
             let keys: Vec<Box<[u8]>> = self
+                .line
                 .map
                 .iter()
                 .filter(is_over)
@@ -540,41 +729,43 @@ impl<'a> SlotGuard<'a> {
             }
         }
         if self.store.journal.is_on() {
-            for stored in self.map.iter().filter(|stored| stored.is_expired(now_ms)) {
-                self.store.journal.changed(self.slot, stored.key());
+            for stored in self.line.map.iter().filter(|stored| stored.is_expired(now_ms)) {
+                self.store.journal.changed(self.slot, self.tenant(), stored.key());
             }
         }
-        self.map.remove_expired(now_ms)
+        self.line.map.remove_expired(now_ms)
     }
 
     /// Marks the flag when that key changes from now on, in whatever way.
     pub fn watch(&self, key: &[u8], flag: &WatchFlag) {
-        self.store.watches.add(self.slot, key, flag);
+        self.space().watches.add(self.slot, key, flag);
     }
 
     /// Ends [`watch`](Self::watch).
     pub fn unwatch(&self, key: &[u8], flag: &WatchFlag) {
-        if self.store.watches.any(self.slot) {
-            self.store.watches.remove(self.slot, key, flag);
+        if self.space().watches.any(self.slot) {
+            self.space().watches.remove(self.slot, key, flag);
         }
     }
 
     #[inline]
     fn note_change(&mut self, key: &[u8]) {
-        if self.store.watches.any(self.slot) {
-            self.store.watches.changed(self.slot, key);
+        let space = self.space();
+        if space.watches.any(self.slot) {
+            space.watches.changed(self.slot, key);
         }
-        if self.store.tracking.any(self.slot) {
+        if space.tracking.any(self.slot) {
             self.tell(key);
         }
-        self.store.journal.changed(self.slot, key);
+        self.store.journal.changed(self.slot, self.tenant(), key);
     }
 
     /// Tells those who have read the key that it changes, and the others later, of all keys together.
     #[cold]
     fn tell(&mut self, key: &[u8]) {
-        self.store.tracking.changed(self.slot, key, self.client);
-        if self.store.tracking.prefixes() > 0 {
+        let tracking = &self.space().tracking;
+        tracking.changed(self.slot, key, self.client);
+        if tracking.prefixes() > 0 {
             self.broadcast.push(key.into());
             if self.broadcast.len() >= BROADCAST_KEYS_MAX {
                 self.tell_all();
@@ -597,13 +788,23 @@ impl<'a> SlotGuard<'a> {
     fn tell_all(&mut self) {
         if !self.broadcast.is_empty() {
             let keys = std::mem::take(&mut self.broadcast);
-            self.store.tracking.broadcast(&keys, self.client);
+            self.space().tracking.broadcast(&keys, self.client);
         }
     }
 
     /// By how much the slot has grown through this guard.
     pub fn grown_bytes(&self) -> u64 {
         self.bytes().saturating_sub(self.before.bytes)
+    }
+
+    /// Whether a tenant's slot has grown so much that the tenant is more than a hundredth above its limit, with what was done
+    /// through this guard: nothing of it is evicted meanwhile.
+    pub fn is_far_beyond_limits(&self) -> bool {
+        let (grown_bytes, slots) = (self.grown_bytes(), self.store.slots());
+        self.keyspace.tenant().is_some_and(|space| {
+            let max = space.limits.memory_bytes(slots);
+            grown_bytes > 0 && max.is_some_and(|max| space.own_bytes() + grown_bytes > max + max / 128)
+        })
     }
 
     /// By how much the budget is exceeded, with what was done through this guard.
@@ -617,14 +818,14 @@ impl<'a> SlotGuard<'a> {
 
     /// Removes the entry if its time is over.
     pub fn drop_if_expired(&mut self, key: &[u8], now_ms: u64) {
-        self.live(self.store.hasher.hash(key), key, now_ms);
+        self.live(self.hash(key), key, now_ms);
     }
 
     /// Where the entry is; one whose time is over is removed.
     #[inline]
     fn live(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<Place> {
-        let place = self.map.find(hash, key)?;
-        if self.map.get(place)?.is_expired(now_ms) {
+        let place = self.line.map.find(hash, key)?;
+        if self.line.map.get(place)?.is_expired(now_ms) {
             if self.is_read_as_copy {
                 return None;
             }
@@ -646,39 +847,45 @@ impl SlotGuard<'_> {
             volatile,
             fresh,
         } = self.before;
-        let after = Before::of(&self.map);
+        let after = self.measured();
         self.before = after;
+        let space = self.space();
         // Differences wrap, and so does the sum: what matters is the sum of all of them.
         if after.bytes != bytes {
             self.store
                 .used_bytes
                 .fetch_add(after.bytes.wrapping_sub(bytes), Ordering::Relaxed);
+            if let Some(space) = self.keyspace.tenant() {
+                let change = after.bytes.wrapping_sub(bytes);
+                space.used_bytes.fetch_add(change, Ordering::Relaxed);
+            }
         }
         if self.is_copy() {
             self.settle_copy(bytes, len);
         } else if after.len != len {
-            self.store
+            space
                 .keys
                 .fetch_add((after.len as u64).wrapping_sub(len as u64), Ordering::Relaxed);
             if (after.len == 0) != (len == 0) {
-                self.store.occupied.set(self.slot, after.len > 0);
+                space.occupied.set(self.slot, after.len > 0);
             }
         }
         if after.fresh != fresh && !self.is_copy() {
             let change = u64::from(after.fresh).wrapping_sub(fresh.into());
-            self.store.fresh.fetch_add(change, Ordering::Relaxed);
+            space.fresh.fetch_add(change, Ordering::Relaxed);
         }
         if (after.volatile == 0) != (volatile == 0) && !self.is_copy() {
-            self.store.volatile.set(self.slot, after.volatile > 0);
+            space.volatile.set(self.slot, after.volatile > 0);
         }
     }
 
     /// The same of a copy, which had so much before.
     fn settle_copy(&self, bytes_before: u64, len_before: usize) {
-        let change = self.before.bytes.wrapping_sub(bytes_before);
-        self.store.copied_bytes.fetch_add(change, Ordering::Relaxed);
-        let change = (self.before.len as u64).wrapping_sub(len_before as u64);
-        self.store.copied_keys.fetch_add(change, Ordering::Relaxed);
+        let bytes_change = self.before.bytes.wrapping_sub(bytes_before);
+        self.store.copied_bytes.fetch_add(bytes_change, Ordering::Relaxed);
+        let len_change = (self.before.len as u64).wrapping_sub(len_before as u64);
+        self.store.copied_keys.fetch_add(len_change, Ordering::Relaxed);
+        self.count_copied(len_change, bytes_change);
     }
 }
 
@@ -688,6 +895,10 @@ impl Drop for SlotGuard<'_> {
         if !self.broadcast.is_empty() {
             self.tell_all();
         }
-        self.settle();
+        if self.keyspace.tenant().is_some() {
+            self.leave();
+        } else {
+            self.settle();
+        }
     }
 }

@@ -182,9 +182,9 @@ fn every_policy_stays_within_the_budget_and_keeps_what_was_just_written() {
             "{policy:?} evicts no more than it must"
         );
         let fresh: u64 = Slot::all()
-            .map(|slot| u64::from(store.lock_slot(slot).map.fresh()))
+            .map(|slot| u64::from(store.lock_slot(slot).line.map.fresh()))
             .sum();
-        assert_eq!(store.fresh.load(Ordering::Relaxed), fresh, "{policy:?}");
+        assert_eq!(store.own.fresh.load(Ordering::Relaxed), fresh, "{policy:?}");
     }
 }
 

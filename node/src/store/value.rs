@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use annulus_proto::tenants::TenantId;
+
 use super::collections::{Hash, List, Set, SortedSet};
 use super::memory::allocation_bytes;
 use super::stored::Stored;
@@ -278,6 +280,8 @@ impl AccessStamp {
 /// An entry as it travels: to another owner, or later to a replica or a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Whose it is.
+    pub tenant: TenantId,
     /// The key.
     pub key: Box<[u8]>,
     /// Its value.
@@ -289,9 +293,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A copy of an entry of the store.
-    pub fn of(stored: &Stored, now_ms: u64) -> Self {
+    /// A copy of a tenant's entry of the store.
+    pub fn of(tenant: TenantId, stored: &Stored, now_ms: u64) -> Self {
         Self {
+            tenant,
             key: stored.key().into(),
             value: stored.value().to_value(),
             expires_at_ms: stored.expires_at_ms(),

@@ -15,6 +15,7 @@ use crate::store::bitmap::SlotBitmap;
 
 /// Locks that the slots share.
 const SHARDS: usize = 64;
+const SHARDS_SMALL: usize = 4;
 
 /// Who has read a key.
 pub(super) type Readers = Vec<Weak<Client>>;
@@ -32,9 +33,20 @@ pub(super) struct Table {
 
 impl Default for Table {
     fn default() -> Self {
+        Self::with_shards(SHARDS)
+    }
+}
+
+impl Table {
+    /// The same with few locks.
+    pub(super) fn small() -> Self {
+        Self::with_shards(SHARDS_SMALL)
+    }
+
+    fn with_shards(shards: usize) -> Self {
         Self {
             slots: SlotBitmap::new(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
             keys: AtomicUsize::new(0),
             items: AtomicUsize::new(0),
             next_shard: AtomicUsize::new(0),
@@ -106,8 +118,8 @@ impl Table {
 
     /// Takes any key, each time from another part of the table.
     pub(super) fn pop(&self) -> Option<(Box<[u8]>, Readers)> {
-        for _ in 0..SHARDS {
-            let place = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        for _ in 0..self.shards.len() {
+            let place = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             let shard = self.shards[place].lock();
             let first = shard.iter().next();
             let Some((slot, key)) = first.and_then(|(slot, keys)| Some((*slot, keys.keys().next()?.clone())))
@@ -132,7 +144,7 @@ impl Table {
     }
 
     fn shard(&self, slot: Slot) -> &Mutex<Shard> {
-        &self.shards[slot.index() % SHARDS]
+        &self.shards[slot.index() % self.shards.len()]
     }
 
     fn forget_all(&self, keys: &Keys) {

@@ -27,7 +27,7 @@ impl World {
         let all = Clients::default();
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let clients = (0..clients).map(|_| {
-            let client = all.admit(addr, addr, 0, clients).unwrap();
+            let client = all.admit((addr, addr), 0, clients, false).unwrap();
             client.resp3.store(true, Ordering::Relaxed);
             client
         });
@@ -41,7 +41,7 @@ impl World {
     }
 
     fn enable(&self, client: usize, options: TrackingOptions) {
-        self.store.tracking.enable(&self.clients[client], options);
+        self.store.own.tracking.enable(&self.clients[client], options);
     }
 
     fn read(&self, client: usize, key: &str) {
@@ -53,6 +53,7 @@ impl World {
         let guard = self.store.lock_slot(slot);
         let client = &self.clients[client];
         self.store
+            .own
             .tracking
             .remember(slot, [key.as_bytes()].into_iter(), client, keys_max);
         drop(guard);
@@ -136,11 +137,14 @@ fn a_client_is_told_of_what_it_asked_for() {
             expected,
             "{described}: {told}"
         );
-        world.store.tracking.disable(&world.clients[0]);
+        world.store.own.tracking.disable(&world.clients[0]);
         world.write(1, "a");
         assert_eq!(world.told(0), "", "{described}");
         assert_eq!(
-            (world.store.tracking.clients(), world.store.tracking.prefixes()),
+            (
+                world.store.own.tracking.clients(),
+                world.store.own.tracking.prefixes()
+            ),
             (0, 0)
         );
     }
@@ -211,7 +215,7 @@ fn whatever_takes_a_key_away_is_told() {
             },
             "k",
         ),
-        ("flushed", |world| world.store.tracking.flush(), ""),
+        ("flushed", |world| world.store.own.tracking.flush(), ""),
     ];
     for (what, change, key) in table {
         let world = World::new(3);
@@ -231,11 +235,11 @@ fn whatever_takes_a_key_away_is_told() {
         let left = what == "left with its slot";
         assert_eq!(world.told(2), if left { everything } else { expected }, "{what}");
         assert_eq!(
-            (world.store.tracking.keys(), world.store.tracking.items()),
+            (world.store.own.tracking.keys(), world.store.own.tracking.items()),
             (0, 0),
             "{what}"
         );
-        assert!(!world.store.tracking.table.any(Slot::for_key(b"k")), "{what}");
+        assert!(!world.store.own.tracking.table.any(Slot::for_key(b"k")), "{what}");
     }
 }
 
@@ -258,7 +262,7 @@ fn a_full_table_lets_keys_go_and_says_so() {
     }
     for number in 0..100 {
         world.read_within(0, &format!("k{number}"), 10);
-        assert!(world.store.tracking.keys() <= 10);
+        assert!(world.store.own.tracking.keys() <= 10);
     }
     assert_eq!(world.told(0).matches("invalidate").count(), 90);
     for number in 0..100 {
@@ -271,7 +275,7 @@ fn a_full_table_lets_keys_go_and_says_so() {
     assert_eq!(world.told(0).matches("invalidate").count(), 10);
     assert_eq!(world.told(1).matches("invalidate").count(), 100);
     assert_eq!(
-        (world.store.tracking.keys(), world.store.tracking.items()),
+        (world.store.own.tracking.keys(), world.store.own.tracking.items()),
         (0, 0)
     );
 }
@@ -302,7 +306,7 @@ fn another_connection_may_be_told_instead() {
     world.write(1, "k");
     let message = r"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nk\r\n";
     assert_eq!(told(&target), message);
-    world.store.tracking.flush();
+    world.store.own.tracking.flush();
     let flushed = r"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n$-1\r\n";
     assert_eq!(told(&target), flushed);
     assert_eq!(world.told(0), "");

@@ -212,10 +212,12 @@ impl Played {
     /// Sends one step of the slot, and what is covered; the copy's clock when it answers.
     async fn send(&mut self, slot: Slot, step: Option<(Step, &str, &str)>, covers_ms: u64) -> u64 {
         let change = |(step, key, value): (Step, &str, &str)| v1::SlotChange {
+            removed_of_tenants: Vec::new(),
             slot: slot.number().into(),
             step: step.into(),
             entries: (!key.is_empty())
                 .then(|| v1::Entry {
+                    tenant: 0,
                     key: key.to_owned().into(),
                     value: Some(v1::entry::Value::Text(value.to_owned().into())),
                     ..v1::Entry::default()

@@ -58,7 +58,7 @@ impl Peer for FakeSource {
         &self,
         _request: Request<v1::PushTenantsRequest>,
     ) -> Result<Response<v1::NodeReport>, Status> {
-        Err(Status::unimplemented("no tenants yet"))
+        Err(Status::unimplemented("a fake source knows no tenants"))
     }
 
     type WatchStream = Streamed<v1::NodeReport>;
@@ -94,6 +94,7 @@ impl Peer for FakeSource {
         script.prepared += 1;
         let attempt = script.prepared;
         let entry = |key: String| v1::Entry {
+            tenant: 0,
             key: key.into(),
             expires_at_ms: 0,
             idle_ms: 0,

@@ -19,3 +19,4 @@ mod process;
 mod processes;
 #[path = "../support/mod.rs"]
 mod support;
+mod tenants;

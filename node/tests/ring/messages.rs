@@ -133,7 +133,7 @@ async fn a_message_reaches_subscribers_on_every_node() {
             assert!(client.reply().len() > large.len());
         }
     });
-    let counters = &nodes[0].member.node.pubsub.relay.counters;
+    let counters = &nodes[0].member.node.relay.counters;
     assert_eq!(counters.dropped.get(), 0);
     // The last batch is counted once its answer is here.
     while counters.sent.get() < 2 * MESSAGES as u64 {
@@ -160,7 +160,7 @@ async fn a_node_that_is_away_delays_nobody() {
         publish_until_heard(&mut speaker, &mut listener, "news");
         let payload = "x".repeat(PIECE);
         let mut sent = 0;
-        while nodes[0].member.node.pubsub.relay.counters.dropped.get() == 0 || sent < 32 {
+        while nodes[0].member.node.relay.counters.dropped.get() == 0 || sent < 32 {
             speaker.check(&format!("PUBLISH news {payload}"), ":0\r\n");
             assert!(listener.reply().len() > PIECE);
             sent += 1;

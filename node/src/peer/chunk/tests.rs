@@ -13,6 +13,7 @@ fn entry(key: usize, value: usize, expires_at_ms: Option<u64>) -> Entry {
             .collect::<Vec<_>>()
     };
     Entry {
+        tenant: TenantId(7),
         key: bytes(key, 0).into(),
         value: Value::from(bytes(value, 7)),
         expires_at_ms,
@@ -87,6 +88,7 @@ proptest! {
 #[test]
 fn what_lacks_its_end_or_its_type_is_refused() {
     let part = |continued| v1::Entry {
+        tenant: 7,
         key: "k".into(),
         expires_at_ms: 0,
         idle_ms: 0,
@@ -97,6 +99,7 @@ fn what_lacks_its_end_or_its_type_is_refused() {
     assert_eq!(joiner.join(vec![part(true)]), Ok(vec![]));
     assert_eq!(joiner.finish(), Err(JoinError::Incomplete));
     let unknown = v1::Entry {
+        tenant: 7,
         value: None,
         ..part(false)
     };
@@ -163,6 +166,7 @@ proptest! {
                 entry::Value::SortedSet,
             ][usize::from(kind)];
             let part = v1::Entry {
+                tenant: 7,
                 key: Bytes::new(),
                 expires_at_ms: 0,
                 idle_ms: 0,
@@ -181,6 +185,7 @@ proptest! {
 #[test]
 fn what_is_no_collection_is_refused() {
     let part = |value, continued| v1::Entry {
+        tenant: 7,
         key: "k".into(),
         expires_at_ms: 0,
         idle_ms: 0,
