@@ -135,7 +135,7 @@ pub fn desired(cluster: &ValidCluster, zone: impl Fn(&NodeId) -> Option<Zone>) -
     let members = cluster
         .pools
         .iter()
-        .flat_map(|pool| node_ids(pool).map(move |id| (pool, id)));
+        .flat_map(|pool| pool.node_ids().map(move |id| (pool, id)));
     Desired {
         cluster_uid: cluster.uid.clone(),
         members: members
@@ -152,11 +152,6 @@ pub fn desired(cluster: &ValidCluster, zone: impl Fn(&NodeId) -> Option<Zone>) -
         settings: ring_settings(cluster),
         handoff_slots_max: HANDOFF_SLOTS_MAX_DEFAULT,
     }
-}
-
-/// The nodes that the spec asks for in a pool. A checked pool's names are always node ids.
-pub fn node_ids(pool: &ValidPool) -> impl Iterator<Item = NodeId> + '_ {
-    pool.first_nodes(pool.nodes)
 }
 
 /// Every node that is there or is to be.

@@ -138,10 +138,9 @@ pub async fn reconcile(ctx: &Context, object: &Arc<CacheCluster>) -> Result<Dura
         let applied = async {
             // Before the pods that mount it.
             pki::ensure::ensure(ctx, &cluster, plan::existing_nodes(&plan, &view)).await?;
-            apply::apply(ctx, &cluster, built).await
+            Box::pin(apply::apply(ctx, &cluster, built)).await
         };
-        let applied = Box::pin(applied).await;
-        match applied {
+        match applied.await {
             Ok(differed) if differed.is_empty() => {}
             // Which pods are to be replaced was decided by a revision of something that wasn't built so.
             Ok(differed) => {

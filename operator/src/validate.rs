@@ -123,6 +123,11 @@ impl ValidPool {
         format!("{}-{ordinal}", self.stateful_set)
     }
 
+    /// The nodes that the spec asks for.
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.first_nodes(self.nodes)
+    }
+
     /// So many of its nodes, as its StatefulSet makes them. A checked pool's names are always node ids.
     pub fn first_nodes(&self, count: u16) -> impl Iterator<Item = NodeId> + '_ {
         (0..count).filter_map(|ordinal| self.pod_name(ordinal).parse().ok())

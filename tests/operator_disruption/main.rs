@@ -6,6 +6,7 @@ mod failover;
 mod idle;
 mod isolation;
 mod leader;
+mod many;
 mod scale;
 mod stand_ins;
 

@@ -116,13 +116,6 @@ impl StandIns {
         Ok(())
     }
 
-    /// It speaks again.
-    pub fn wake(&self, namespace: &str, pod: &str) -> Result<()> {
-        self.node(namespace, pod)?
-            .send_modify(|state| state.silent = false);
-        Ok(())
-    }
-
     /// When the node got a ring in which the other one owns nothing.
     pub async fn told_of_loss(
         &self,

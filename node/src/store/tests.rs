@@ -122,15 +122,15 @@ fn within_a_slot_the_least_recently_used_goes_first() {
         get(&half, &keys[0], 200_000).is_some(),
         "the most recently used one stays"
     );
-    assert!(
-        get(&half, &keys[1], 200_000).is_none(),
-        "the least recently used one goes"
-    );
-    let kept = keys
-        .iter()
-        .filter(|key| get(&half, key, 200_000).is_some())
-        .count();
-    assert!((45..=55).contains(&kept), "{kept} kept");
+    let kept = |keys: &[Vec<u8>]| {
+        let kept = keys.iter().filter(|key| get(&half, key, 200_000).is_some());
+        kept.count()
+    };
+    // Samples may miss some.
+    let old = kept(&keys[1..=20]);
+    assert!(old <= 5, "{old} of the 20 least recently used ones stay");
+    let all = kept(&keys);
+    assert!((45..=55).contains(&all), "{all} kept");
 }
 
 #[test]

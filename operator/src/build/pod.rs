@@ -31,8 +31,9 @@ const DATA_SIZE_MAX: &str = "16Mi";
 const TERMINATION_GRACE_SECONDS: u64 = 15;
 /// A node that was told to end gives its slots away, which takes a moment where there are copies, and stays until what
 /// it has copies of has them elsewhere. That takes as long as sending them: slower than this, a second, is a sick network.
-/// Longer than needed is no good either: Kubernetes looks at a namespace that ends again after half of this time.
-const HAND_OVER_SECONDS: u64 = 15;
+/// The rest is for the slots themselves, without copies some 5000 one by one: on a machine without a processor to spare 15 s
+/// were too few. Longer than needed is no good either: Kubernetes looks at a namespace that ends again after half of this time.
+const HAND_OVER_SECONDS: u64 = 30;
 const HAND_OVER_BYTES_PER_SECOND: u64 = 32 << 20;
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 

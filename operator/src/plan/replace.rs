@@ -10,8 +10,8 @@ use std::fmt;
 
 use annulus_ring::NodeId;
 
-use super::{RingStep, node_ids};
-use crate::validate::ValidCluster;
+use super::RingStep;
+use crate::validate::{ValidCluster, ValidPool};
 use crate::view::{PodView, View};
 
 /// A pod to be deleted.
@@ -106,7 +106,7 @@ fn is_outdated(cluster: &ValidCluster, view: &View, id: &NodeId, pod: &PodView) 
     let set = cluster
         .pools
         .iter()
-        .find(|pool| node_ids(pool).any(|of_pool| of_pool == *id));
+        .find(|pool| pool.node_ids().any(|of_pool| of_pool == *id));
     let newest = set.and_then(|pool| view.sets.iter().find(|set| set.name == pool.stateful_set));
     match (newest.and_then(|set| set.revision.as_ref()), &pod.revision) {
         (Some(newest), Some(revision)) => newest != revision,
@@ -135,7 +135,7 @@ fn may_replace(
     let idle = cluster
         .pools
         .iter()
-        .flat_map(node_ids)
+        .flat_map(ValidPool::node_ids)
         .find(|other| other != id && !serves(other));
     if let Some(other) = idle {
         return Err(Hold::OtherNotReady {

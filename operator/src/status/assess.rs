@@ -4,8 +4,8 @@ use annulus_crds::v1alpha1::Reason;
 use annulus_ring::{MemberState, NodeId, SLOT_COUNT, WaitReason};
 
 use super::{Obstacle, serves, slots_lacking_copies};
-use crate::plan::{Plan, RingStep, node_ids};
-use crate::validate::{InvalidSpec, ValidCluster};
+use crate::plan::{Plan, RingStep};
+use crate::validate::{InvalidSpec, ValidCluster, ValidPool};
 use crate::view::View;
 
 /// Names listed in a message before the rest is only counted.
@@ -131,7 +131,7 @@ fn no_ring(cluster: &ValidCluster, view: &View, plan: &Plan) -> Objection {
     let silent: Vec<_> = cluster
         .pools
         .iter()
-        .flat_map(node_ids)
+        .flat_map(ValidPool::node_ids)
         .filter(|id| !view.reports.contains_key(id))
         .collect();
     if silent.is_empty() {
@@ -234,7 +234,7 @@ fn not_ready(cluster: &ValidCluster, view: &View) -> Objection {
     let missing: Vec<_> = cluster
         .pools
         .iter()
-        .flat_map(node_ids)
+        .flat_map(ValidPool::node_ids)
         .filter(|id| !serves(view, id))
         .collect();
     if missing.is_empty() {

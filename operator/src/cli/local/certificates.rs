@@ -129,20 +129,14 @@ impl Certificates {
         let (Some(clients), Some(dir)) = (&tls.clients, self.dir()) else {
             return String::new();
         };
-        let mut flags = format!(
-            " --tls --cacert {}",
-            dir.join("server").join(AUTHORITIES).display()
-        );
-        if clients.auth.asks() {
-            let file = |name: &str| dir.join("client").join(name);
-            let (certificate, key) = (file(CERTIFICATE), file(KEY));
-            flags.push_str(&format!(
-                " --cert {} --key {}",
-                certificate.display(),
-                key.display()
-            ));
+        let authorities = dir.join("server").join(AUTHORITIES);
+        let trust = format!(" --tls --cacert {}", authorities.display());
+        if !clients.auth.asks() {
+            return trust;
         }
-        flags
+        let file = |name: &str| dir.join("client").join(name);
+        let (certificate, key) = (file(CERTIFICATE), file(KEY));
+        format!("{trust} --cert {} --key {}", certificate.display(), key.display())
     }
 }
 
