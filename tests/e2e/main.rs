@@ -4,7 +4,9 @@
 mod autoscaling;
 mod bad_specs;
 mod deletion;
+mod fence;
 mod healing;
+mod hostile;
 mod late_errors;
 mod lives;
 mod pools;

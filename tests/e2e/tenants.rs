@@ -1,11 +1,10 @@
 //! Tenants on the real cluster: who gets in with what, who sees what, and who doesn't.
 
-use annulus_crds::v1alpha1::{CacheTenant, TenantConditionType};
-use annulus_tests::{Cache, Test, TestNamespace, figure, run, seconds, until};
-use anyhow::{Context as _, Result, bail, ensure};
+use annulus_crds::v1alpha1::TenantConditionType;
+use annulus_tests::{TestNamespace, figure, run, seconds, until};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use tokio::time::Instant;
 
@@ -14,113 +13,13 @@ use super::small;
 /// Label of the namespaces that may have tenants; each test has a value of its own.
 const LABEL: &str = "annulus.dev/test-tenants";
 
-fn tenancy(value: &str) -> String {
+pub(crate) fn tenancy(value: &str) -> String {
     format!(
         "tenancy: {{allowedNamespaces: {{from: Selector, selector: {{matchLabels: {{{LABEL}: {value}}}}}}}, limits: {{quota: {{memory: 32Mi}}}}}}"
     )
 }
 
-/// A CacheTenant in that namespace.
-struct Tenant<'a> {
-    test: &'a Test,
-    namespace: &'a str,
-    name: &'a str,
-}
-
-impl Tenant<'_> {
-    async fn apply(&self, cache: &Cache<'_>, spec: &str) -> Result<()> {
-        let yaml = format!(
-            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheTenant, metadata: {{name: {}}}, spec: {{clusterRef: {{name: {}, namespace: {}}}, {spec}}}}}",
-            self.name, cache.name, cache.namespace
-        );
-        self.test
-            .kubernetes
-            .apply(self.namespace, &yaml)
-            .await?
-            .success()?;
-        Ok(())
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.test.kubernetes.client.clone(), self.namespace)
-    }
-
-    /// Waits until a condition has that status and reason.
-    async fn condition(&self, type_: TenantConditionType, status: &str, reason: &str) -> Result<()> {
-        let what = format!("{}: {}={status}, reason {reason}", self.name, type_.as_str());
-        until(&what, seconds(30), async || {
-            let tenant: CacheTenant = self.api().get(self.name).await?;
-            let conditions = tenant.status.context("no status yet")?.conditions;
-            let found = conditions.iter().find(|one| one.type_ == type_.as_str());
-            let found = found.context("no such condition yet")?;
-            ensure!(found.status == status && found.reason == reason, "{found:?}");
-            Ok(())
-        })
-        .await
-    }
-
-    async fn ready(&self) -> Result<()> {
-        self.condition(TenantConditionType::Ready, "True", "AsSpecified")
-            .await
-    }
-
-    /// What stands in the binding.
-    async fn binding(&self) -> Result<Binding> {
-        let secret: Secret = self.api().get(&format!("{}-binding", self.name)).await?;
-        let data = secret.data.context("an empty Secret")?;
-        let text = |key: &str| -> Result<String> {
-            let value = data.get(key).with_context(|| format!("no {key}"))?;
-            Ok(String::from_utf8(value.0.clone())?)
-        };
-        ensure!(
-            secret.type_.as_deref() == Some("servicebinding.io/redis"),
-            "{:?}",
-            secret.type_
-        );
-        Ok(Binding {
-            username: text("username")?,
-            password: text("password")?,
-            host: text("host")?,
-        })
-    }
-}
-
-#[derive(Debug, PartialEq)]
-struct Binding {
-    username: String,
-    password: String,
-    host: String,
-}
-
-impl Binding {
-    /// A connection with these credentials.
-    async fn connect(&self, cache: &Cache<'_>) -> Result<ClusterConnection> {
-        let address = format!("redis://{}:6379", cache.service_ip().await?);
-        let client = ClusterClient::builder(vec![address])
-            .username(self.username.clone())
-            .password(self.password.clone())
-            .build()?;
-        Ok(client.get_async_connection().await?)
-    }
-
-    /// Waits until they are refused.
-    async fn refused(&self, cache: &Cache<'_>) -> Result<()> {
-        until(
-            "the old credentials are refused",
-            seconds(10),
-            async || match self.connect(cache).await {
-                Ok(_) => bail!("they still work"),
-                Err(_) => Ok(()),
-            },
-        )
-        .await
-    }
-}
-
-async fn allow(namespace: &TestNamespace<'_>, value: &str) -> Result<()> {
+pub(crate) async fn allow(namespace: &TestNamespace<'_>, value: &str) -> Result<()> {
     let label = format!("{LABEL}={value}");
     let arguments = ["label", "namespace", &namespace.name, &label, "--overwrite"];
     namespace.test.kubernetes.kubectl(&arguments).await?.success()?;
@@ -152,11 +51,7 @@ async fn tenants_see_only_their_own() {
         let mut bindings = Vec::new();
         for namespace in [&blog, &shop] {
             allow(namespace, "own").await?;
-            let tenant = Tenant {
-                test,
-                namespace: &namespace.name,
-                name: "cache",
-            };
+            let tenant = namespace.tenant("cache");
             begin = Instant::now();
             tenant.apply(&cache, "quota: {memory: 8Mi}").await?;
             tenant.ready().await?;
@@ -220,11 +115,7 @@ async fn a_namespace_that_is_not_allowed_gets_nothing() {
         let cache = platform
             .ready_cache("shared", &small(1, &tenancy("refused")))
             .await?;
-        let tenant = Tenant {
-            test,
-            namespace: &blog.name,
-            name: "cache",
-        };
+        let tenant = blog.tenant("cache");
         tenant.apply(&cache, "quota: {memory: 8Mi}").await?;
         let not_allowed = (TenantConditionType::Accepted, "False", "NamespaceNotAllowed");
         tenant
@@ -252,10 +143,7 @@ async fn a_namespace_that_is_not_allowed_gets_nothing() {
 
         // More than the cluster gives anybody.
         allow(&blog, "refused").await?;
-        let greedy = Tenant {
-            name: "greedy",
-            ..tenant
-        };
+        let greedy = blog.tenant("greedy");
         greedy.apply(&cache, "quota: {memory: 33Mi}").await?;
         greedy
             .condition(TenantConditionType::Accepted, "False", "QuotaTooHigh")
@@ -269,19 +157,13 @@ async fn a_new_password_replaces_the_old_one_while_both_work() {
     run("tenants_rotation", async |test| {
         let platform = test.namespace().await?;
         let cache = platform.ready_cache("shared", &small(1, "")).await?;
-        let tenant = Tenant {
-            test,
-            namespace: &platform.name,
-            name: "cache",
-        };
+        let tenant = platform.tenant("cache");
         tenant.apply(&cache, "rotation: {overlap: 15s}").await?;
         tenant.ready().await?;
         let old = tenant.binding().await?;
         let mut open = old.connect(&cache).await?;
         set(&mut open, "kept", "yes").await?;
-        platform
-            .kubectl(&["annotate", "ct", "cache", "annulus.dev/rotate=1"])
-            .await?;
+        tenant.rotate("1").await?;
         let new = until("a new password", seconds(10), async || {
             let new = tenant.binding().await?;
             ensure!(new != old, "it is the old one");
