@@ -13,7 +13,7 @@ use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount,
+    ConfigMap, Container, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -343,12 +343,18 @@ fn note_foreign_writer<K: Resource>(object: &mut K) {
 }
 
 /// Keeps who the pod is, where it runs and how it is.
-fn slim_pod(pod: &mut Pod) {
+pub(crate) fn slim_pod(pod: &mut Pod) {
     drop_managed_fields(pod);
     pod.metadata.annotations = None;
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+    let spec = pod.spec.take().unwrap_or_default();
+    let ports_of = |container: Container| Container {
+        name: container.name,
+        ports: container.ports,
+        ..Container::default()
+    };
     pod.spec = Some(PodSpec {
-        node_name,
+        node_name: spec.node_name,
+        containers: spec.containers.into_iter().map(ports_of).collect(),
         ..PodSpec::default()
     });
     pod.status = pod.status.take().map(|status| PodStatus {

@@ -155,19 +155,23 @@ async fn without_the_fence_certificates_keep_strangers_out() {
         let outside = stranger.bystander().await?;
         sees("a stranger", &outside, &cache, &[TLS, METRICS]).await?;
         let (host, password) = (cache.service_ip().await?, cache.password().await?);
-        let ping = async |identity: Option<&Path>| -> Result<String> {
+        let ask = async |identity: Option<&Path>, command: &[&str]| -> Result<String> {
             let files = identity
                 .map(|folder| ["tls.crt", "tls.key"].map(|name| folder.join(name).display().to_string()));
             let mut arguments = vec!["-h", &host, "-p", "6380", "--pass", &password];
             if let Some([certificate, key]) = &files {
                 arguments.extend(["--cert", certificate, "--key", key]);
             }
-            arguments.push("PING");
+            arguments.extend(command);
             let answer = outside.redis(&arguments, Some(&trust)).await?;
             Ok(answer.stdout)
         };
         // The right password each time; the certificate alone decides.
+        let ping = async |identity| ask(identity, &["PING"]).await;
         ensure!(ping(Some(&own)).await? == "PONG\n", "its own client is refused");
+        // Where it is sent is where TLS is spoken.
+        let slots = ask(Some(&own), &["CLUSTER", "SLOTS"]).await?;
+        ensure!(slots.contains("6380") && !slots.contains("6379"), "{slots}");
         ensure!(
             ping(None).await?.is_empty(),
             "a client without a certificate gets in"

@@ -1,8 +1,11 @@
-//! Fairness between tenants on one thread: a tenant's connections work one after the other.
+//! Fairness between tenants on one thread: a tenant's connections work one after the other, and what takes long is rare.
 //!
 //! Each thread runs its connections in turns. A tenant with thousands of them would have as many turns as it has
 //! connections, and a quiet one would wait for all of them. So a tenant has one turn at a time on each thread, for which its
 //! connections queue up, and a turn is short: then the thread goes on to whoever else is ready.
+//!
+//! One command can make a turn long. A token bucket (Turner 1986) bounds how much of the thread's time a tenant's long turns take
+//! while other tenants are at work there, to less than what the slowest hundredth of their commands would notice for long.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,38 +22,131 @@ use crate::clock;
 /// Commands are begun for so long in one turn.
 pub const TURN_MAX: Duration = Duration::from_micros(300);
 
-/// A turn that took so much longer, by one long command, is followed by a rest of the same length.
+/// A turn that took longer, by one long command, is followed by a rest.
 const OVERLONG: Duration = Duration::from_millis(1);
+
+/// Long turns of a tenant may take one part in so many of a thread's time: half of what would move the others' 99th percentile.
+const LONG_PART: u32 = 200;
+
+/// So much of it at once.
+const LONG_AT_ONCE: Duration = Duration::from_millis(50);
+
+/// Another tenant that had a turn so recently is at work.
+const AT_WORK: Duration = Duration::from_secs(1);
 
 /// How many tenants a thread remembers before it looks who is gone.
 const REMEMBERED_MAX: usize = 64;
 
+/// How much of a thread's time a tenant's long turns have taken, less what they may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LongTurns {
+    taken: Duration,
+    at: Instant,
+}
+
+impl LongTurns {
+    fn new(now: Instant) -> Self {
+        Self {
+            taken: Duration::ZERO,
+            at: now,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let given = now.saturating_duration_since(self.at) / LONG_PART;
+        self.taken = self.taken.saturating_sub(given);
+        self.at = now;
+    }
+
+    /// How long the tenant rests after a turn that ended now. At least as long as the turn took, so that it has half of the
+    /// thread in any case.
+    fn rest(&mut self, took: Duration, now: Instant, others_work: bool) -> Duration {
+        self.refill(now);
+        if took <= OVERLONG {
+            return Duration::ZERO;
+        }
+        if !others_work {
+            return took;
+        }
+        self.taken += took;
+        let beyond = self.taken.saturating_sub(LONG_AT_ONCE);
+        took.max(beyond * LONG_PART)
+    }
+}
+
+/// A tenant on a thread.
+struct Known {
+    turns: Arc<Semaphore>,
+    long: LongTurns,
+}
+
+/// All tenants on a thread, and who had the last two turns of different tenants.
+#[derive(Default)]
+struct OnThread {
+    known: HashMap<TenantId, Known>,
+    last: Option<(TenantId, Instant)>,
+    last_of_another: Option<(TenantId, Instant)>,
+}
+
+impl OnThread {
+    fn turns_of(&mut self, tenant: TenantId, now: Instant) -> Arc<Semaphore> {
+        if self.known.len() >= REMEMBERED_MAX {
+            self.known.retain(|_, known| {
+                known.long.refill(now);
+                Arc::strong_count(&known.turns) > 1 || !known.long.taken.is_zero()
+            });
+        }
+        let known = self.known.entry(tenant).or_insert_with(|| Known {
+            turns: Arc::new(Semaphore::new(1)),
+            long: LongTurns::new(now),
+        });
+        Arc::clone(&known.turns)
+    }
+
+    fn begin(&mut self, tenant: TenantId, now: Instant) {
+        if let Some((other, _)) = self.last
+            && other != tenant
+        {
+            self.last_of_another = self.last;
+        }
+        self.last = Some((tenant, now));
+    }
+
+    fn others_work(&self, tenant: TenantId, now: Instant) -> bool {
+        let of_another = [self.last, self.last_of_another].into_iter().flatten();
+        of_another
+            .filter(|(other, _)| *other != tenant)
+            .any(|(_, at)| now.saturating_duration_since(at) < AT_WORK)
+    }
+
+    fn rest(&mut self, tenant: TenantId, took: Duration, now: Instant) -> Duration {
+        let others_work = self.others_work(tenant, now);
+        let known = self.known.get_mut(&tenant);
+        known.map_or(took, |known| known.long.rest(took, now, others_work))
+    }
+}
+
 thread_local! {
-    static TURNS: RefCell<HashMap<TenantId, Arc<Semaphore>>> = RefCell::default();
+    static TURNS: RefCell<OnThread> = RefCell::default();
 }
 
 /// A tenant's turn on this thread.
 pub struct Turn {
+    tenant: TenantId,
     began: Instant,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-fn of(tenant: TenantId) -> Arc<Semaphore> {
-    TURNS.with_borrow_mut(|turns| {
-        if turns.len() >= REMEMBERED_MAX {
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        }
-        let turn = turns.entry(tenant).or_insert_with(|| Arc::new(Semaphore::new(1)));
-        Arc::clone(turn)
-    })
-}
-
 /// Waits for the tenant's turn.
 pub async fn take_turn(tenant: TenantId) -> Turn {
+    let turns = TURNS.with_borrow_mut(|on_thread| on_thread.turns_of(tenant, clock::monotonic()));
     // Semaphores here are never closed.
-    let permit = of(tenant).acquire_owned().await.ok();
+    let permit = turns.acquire_owned().await.ok();
+    let began = clock::monotonic();
+    TURNS.with_borrow_mut(|on_thread| on_thread.begin(tenant, began));
     Turn {
-        began: clock::monotonic(),
+        tenant,
+        began,
         _permit: permit,
     }
 }
@@ -58,12 +154,13 @@ pub async fn take_turn(tenant: TenantId) -> Turn {
 impl Turn {
     /// Ends it; others come first if `has_more` to do, or when it took long.
     pub async fn end(self, has_more: bool) {
-        let took = self.began.elapsed();
+        let now = clock::monotonic();
+        let took = now.saturating_duration_since(self.began);
         if took > OVERLONG {
-            // Kept meanwhile: so a tenant has half of the thread's time at most, whatever its commands take. The reply
-            // doesn't wait for that.
+            let rest = TURNS.with_borrow_mut(|on_thread| on_thread.rest(self.tenant, took, now));
+            // Kept meanwhile. The reply doesn't wait for that.
             tokio::spawn(async move {
-                sleep(took).await;
+                sleep(rest).await;
                 drop(self);
             });
             yield_now().await;
@@ -78,6 +175,8 @@ impl Turn {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[tokio::test]
     async fn a_tenant_has_one_turn_and_another_tenant_another() {
         let first = take_turn(TenantId(1)).await;
@@ -89,5 +188,46 @@ mod tests {
         assert!(!second.is_finished());
         first.end(true).await;
         second.await.unwrap();
+    }
+
+    #[test]
+    fn long_turns_take_little_of_a_thread_that_others_use() {
+        for turn_ms in [2, 7, 60, 100] {
+            let begin = Instant::now();
+            let mut long = LongTurns::new(begin);
+            let (mut now, mut worked) = (begin, Duration::ZERO);
+            while now - begin < 3_600_000 * MS {
+                now += turn_ms * MS;
+                worked += turn_ms * MS;
+                now += long.rest(turn_ms * MS, now, true);
+            }
+            let allowed = (now - begin) / LONG_PART + LONG_AT_ONCE + turn_ms * MS;
+            assert!(worked <= allowed, "{turn_ms} ms: {worked:?}");
+            assert!(worked * 2 > allowed, "{turn_ms} ms: only {worked:?}");
+        }
+    }
+
+    #[test]
+    fn alone_a_tenant_has_half_and_a_rare_long_command_is_not_felt() {
+        let begin = Instant::now();
+        let mut long = LongTurns::new(begin);
+        assert_eq!(long.rest(80 * MS, begin, false), 80 * MS);
+        assert_eq!(long.rest(30 * MS, begin, true), 30 * MS);
+        assert_eq!(long.rest(MS, begin, true), Duration::ZERO);
+        // Time has given that back.
+        assert_eq!(long.rest(50 * MS, begin + 6_000 * MS, true), 50 * MS);
+    }
+
+    #[test]
+    fn whoever_had_a_turn_lately_is_at_work() {
+        let begin = Instant::now();
+        let mut on_thread = OnThread::default();
+        on_thread.begin(TenantId(2), begin);
+        for step in 1..5 {
+            on_thread.begin(TenantId(1), begin + step * MS);
+        }
+        assert!(on_thread.others_work(TenantId(1), begin + 10 * MS));
+        assert!(on_thread.others_work(TenantId(2), begin + 10 * MS));
+        assert!(!on_thread.others_work(TenantId(1), begin + 2 * AT_WORK));
     }
 }

@@ -83,6 +83,28 @@ mod tests {
 
     use super::*;
 
+    /// What the cache keeps of a pod is enough.
+    #[test]
+    fn a_pod_tells_its_ports() {
+        for (names, plain, tls) in [
+            (vec!["client", "peer"], true, false),
+            (vec!["client-tls", "peer"], false, true),
+            (vec!["client", "client-tls"], true, true),
+            (vec![], true, false),
+        ] {
+            let ports: Vec<_> = names
+                .iter()
+                .map(|name| json!({"name": name, "containerPort": 1}))
+                .collect();
+            let spec = json!({"nodeName": "node-1", "containers": [{"name": "node", "ports": ports}]});
+            let mut pod: Pod =
+                serde_json::from_value(json!({"metadata": {"name": "c-0"}, "spec": spec})).unwrap();
+            crate::caches::slim_pod(&mut pod);
+            let found = view(&pod, None, None).ports;
+            assert_eq!((found.plain, found.tls), (plain, tls), "{names:?}");
+        }
+    }
+
     #[test]
     fn trouble_is_told_in_stable_words() {
         let waiting = |reason: &str, message: &str| {
