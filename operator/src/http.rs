@@ -43,7 +43,8 @@ impl Readiness {
         self.0.webhook.store(ready, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    /// Whether all of that is so.
+    pub fn get(&self) -> bool {
         self.0.controllers.load(Ordering::Relaxed) && self.0.webhook.load(Ordering::Relaxed)
     }
 }

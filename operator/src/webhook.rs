@@ -11,7 +11,6 @@
 //!
 //! Refused here on purpose: defaults written into objects (they would be frozen there), and a look into Secrets.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +45,6 @@ const LABELS_MAX: Duration = Duration::from_secs(5);
 /// What the webhook is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where to listen.
-    pub bind: SocketAddr,
     /// Name of its Service, of its Secret and of its two configurations.
     pub name: String,
     /// The namespace of the Service and of the Secret.
@@ -71,15 +68,13 @@ impl Settings {
 
 /// Serves until the future is dropped, or a part of it ends, which none should. Whom to trust is told through `authorities`.
 pub async fn run(
+    listener: TcpListener,
     settings: Settings,
     client: Client,
     metrics: Metrics,
     readiness: Readiness,
     authorities: watch::Sender<Option<String>>,
 ) -> Result<(), String> {
-    let listener = TcpListener::bind(settings.bind)
-        .await
-        .map_err(|error| format!("can't listen on --webhook-bind {}: {error}", settings.bind))?;
     let mut watches = JoinSet::new();
     let known = Known::watch(
         &client,
@@ -108,7 +103,7 @@ pub async fn run(
             .await
             .map_err(|error| format!("the webhook has no certificate: {error}"))?;
         readiness.set_webhook(true);
-        info!(bind = %settings.bind, "the webhook serves");
+        info!("the webhook serves");
         server::serve(
             listener,
             live,

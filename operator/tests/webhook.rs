@@ -140,6 +140,15 @@ fn which_tenants_may_be_stored() {
             "yes",
         ),
         (
+            "nor do they take a place",
+            around(
+                &format!("{OPEN}, limits: {{maxTenants: 1}}}}"),
+                &[Arc::new(object("x", "new", ""))],
+            ),
+            String::new(),
+            "yes",
+        ),
+        (
             "what a refused tenant has is for the reconciler to know",
             around(&open, &[refused("x", "greedy", &guaranteed(200))]),
             guaranteed(100),

@@ -10,16 +10,20 @@ use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
 use annulus_operator::caches::Namespaces;
+use annulus_operator::http::Readiness;
 use annulus_operator::metrics::Metrics;
 use annulus_operator::pki::Files;
 use annulus_operator::validate::Installation;
-use annulus_operator::webhook::bundle;
 use annulus_operator::webhook::certificate::{KeepError, Keeper, LiveCertificate};
 use annulus_operator::webhook::known::{Known, Scope};
 use annulus_operator::webhook::review::{Question, Reviewer};
 use annulus_operator::webhook::server::{Limits, serve};
+use annulus_operator::webhook::{Settings, bundle, run};
 use annulus_proto::certificate::authorities;
 use annulus_proto::credentials::provider;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
@@ -39,6 +43,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const NAME: &str = "annulus-webhook";
 const HOST: &str = "annulus-webhook.annulus-system.svc";
@@ -172,16 +178,7 @@ impl Served {
 
     /// A connection of a client that trusts that bundle.
     async fn connect_trusting(&self, bundle: &str) -> std::io::Result<Connection> {
-        let roots = authorities("the bundle", bundle.as_bytes()).unwrap();
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await?;
-        let name = HOST.try_into().unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        Ok(Connection(stream))
+        connect(self.address, bundle).await
     }
 
     async fn connect(&self) -> Connection {
@@ -211,6 +208,19 @@ fn review(request: &Value) -> String {
         whole[key] = value.clone();
     }
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": whole}).to_string()
+}
+
+async fn connect(address: SocketAddr, bundle: &str) -> std::io::Result<Connection> {
+    let roots = authorities("the bundle", bundle.as_bytes()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = HOST.try_into().unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    Ok(Connection(stream))
 }
 
 struct Connection(TlsStream<TcpStream>);
@@ -712,4 +722,96 @@ async fn the_api_server_is_told_whom_to_trust_and_nothing_else() {
     );
     put("two").await;
     assert_eq!(api.take_writes().len(), 2);
+}
+
+/// A client of that API server with lists of what is stored, and watches in which nothing happens.
+fn watched(api: &FakeApi) -> Client {
+    let api = api.clone();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let api = api.clone();
+        async move {
+            let collection = request.uri().path().to_owned();
+            let is_list = ["/cacheclusters", "/cachetenants", "/namespaces"]
+                .iter()
+                .any(|end| collection.ends_with(end));
+            if !is_list {
+                let answer = api.client().send(request).await?;
+                return Ok::<_, kube::Error>(
+                    answer.map(|body| UnsyncBoxBody::new(body.map_err(BoxError::from))),
+                );
+            }
+            let is_watch = request.uri().query().unwrap_or_default().contains("watch=true");
+            let body = if is_watch {
+                let nothing = futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>();
+                UnsyncBoxBody::new(StreamBody::new(nothing).map_err(BoxError::from))
+            } else {
+                let kind = collection.rsplit('/').next().unwrap();
+                let items = match kind {
+                    "namespaces" => vec![api.get("/api/v1/namespaces/blog").unwrap()],
+                    _ => api.list(&format!("/{kind}/")),
+                };
+                let list = json!({"metadata": {"resourceVersion": "1"}, "items": items});
+                UnsyncBoxBody::new(Full::from(list.to_string()).map_err(BoxError::from))
+            };
+            Ok(http::Response::new(body))
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_replica_serves_once_it_knows_what_it_needs() {
+    let api = FakeApi::default();
+    api.put(
+        CLUSTER,
+        cluster(
+            "nodes: 1, tenancy: {allowedNamespaces: {from: Selector, selector: {matchLabels: {team: a}}}}",
+        ),
+    );
+    let namespace = json!({"metadata": {"name": "blog", "labels": {"team": "b"}}});
+    api.put("/api/v1/namespaces/blog", namespace);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let readiness = Readiness::default();
+    readiness.set(true);
+    let settings = Settings {
+        name: NAME.to_owned(),
+        namespace: "annulus-system".to_owned(),
+        watched: Vec::new(),
+        installation: Installation {
+            node_image: Some("annulus-node:1".to_owned()),
+            ..Installation::default()
+        },
+    };
+    let (authorities, mut bundle) = watch::channel(None::<String>);
+    let (client, metrics) = (watched(&api), Metrics::default());
+    let running = tokio::spawn(run(
+        listener,
+        settings,
+        client,
+        metrics,
+        readiness.clone(),
+        authorities,
+    ));
+    assert!(!readiness.get());
+    let told = timeout(PATIENCE, bundle.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    let ask = async {
+        let body = review(&json!({"object": tenant("t", "")}));
+        let mut connection = connect(address, &told.unwrap()).await.unwrap();
+        connection
+            .post(Question::CheckTenant.path(), body.as_bytes())
+            .await
+    };
+    let (status, answer) = timeout(PATIENCE, ask).await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        answer.contains("NamespaceNotAllowed: namespace blog has not the labels"),
+        "{answer}"
+    );
+    assert!(readiness.get());
+    running.abort();
 }

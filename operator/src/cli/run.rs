@@ -33,6 +33,10 @@ use crate::webhook;
 /// Longest wait for the lease to be given up on the way out.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
 
+/// How long the webhook goes on after the order to stop: until everybody knows that this replica is gone, questions still
+/// come, and those that nobody answers count as an absent webhook.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// Longest wait for the labels of namespaces at the start.
 const LABELS_MAX: Duration = Duration::from_secs(5);
 
@@ -132,7 +136,9 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
 
     let (authorities, bundle) = watch::channel(None);
     readiness.set_webhook(args.webhook_name.is_none());
+    let has_webhook = args.webhook_name.is_some();
     let webhook = serve_webhook(&args, &own_namespace, &client, &metrics, &readiness, authorities);
+    let mut webhook = std::pin::pin!(webhook);
 
     let election = leader::election(client.clone(), &lease_namespace, &identity);
     readiness.set(true);
@@ -146,7 +152,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         bundle,
     ));
     tokio::select! {
-        ended = webhook => ended,
+        ended = &mut webhook => ended,
         outcome = lead => match outcome {
             None => Err("the lease was lost, another replica leads; ending, to be restarted as a follower".to_owned()),
             Some(result) => result,
@@ -154,7 +160,14 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         stopped = stopped() => {
             stopped?;
             info!("stopping: giving up the lease");
-            let released = tokio::time::timeout(RELEASE_MAX, election.release()).await;
+            let release = tokio::time::timeout(RELEASE_MAX, election.release());
+            let released = if has_webhook {
+                // Another replica leads already while the API server still asks this one.
+                let (released, _) = tokio::join!(release, tokio::time::timeout(LINGER, webhook));
+                released
+            } else {
+                release.await
+            };
             released.map_err(|_| "the lease could not be given up in time; it will run out".to_owned())
         }
     }
@@ -170,18 +183,21 @@ fn serve_webhook(
     authorities: watch::Sender<Option<String>>,
 ) -> impl Future<Output = Result<(), String>> + use<> {
     let settings = args.webhook_name.clone().map(|name| webhook::Settings {
-        bind: args.webhook_bind,
         name,
         namespace: namespace.to_owned(),
         watched: args.namespaces.clone(),
         installation: args.installation(namespace),
     });
-    let (client, metrics, readiness) = (client.clone(), metrics.clone(), readiness.clone());
+    let (bind, client) = (args.webhook_bind, client.clone());
+    let (metrics, readiness) = (metrics.clone(), readiness.clone());
     async move {
-        match settings {
-            Some(settings) => webhook::run(settings, client, metrics, readiness, authorities).await,
-            None => std::future::pending().await,
-        }
+        let Some(settings) = settings else {
+            return std::future::pending().await;
+        };
+        let listener = TcpListener::bind(bind)
+            .await
+            .map_err(|error| format!("can't listen on --webhook-bind {bind}: {error}"))?;
+        webhook::run(listener, settings, client, metrics, readiness, authorities).await
     }
 }
 
