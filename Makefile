@@ -23,7 +23,7 @@ export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny chart \
-	cluster-up cluster-down test-e2e test-scale bench soak chaos fuzz clean
+	cluster-up cluster-down test-e2e test-scale bench soak chaos tenancy fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ soak: ## One node at full load for MINUTES=30: fails on too much memory or any e
 
 chaos: ## Faults and changes under load on the cluster that is up, each REPEAT=5 times (SCENARIOS="kill cut" for some); page and plot into docs/benchmarks
 	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-chaos -- $(REPEAT) $(SCENARIOS)
+
+tenancy: ## Tenants beside each other on the cluster that is up: noise, quotas, rotation, hundreds of them (SCENARIOS="noisy churn" for some); page into docs/benchmarks
+	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-tenancy -- $(SCENARIOS)
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS=600 (FUZZ_TARGETS="resp_parser pipeline script ring"); needs a nightly Rust
 	@tests/tools/fuzz $(FUZZ_VERSION) $(FUZZ_SECONDS) $(FUZZ_TARGETS)

@@ -12,7 +12,6 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::small;
-use super::tenants::Tenant;
 
 /// What the API server says to a refused request comes with the webhook's name.
 const REFUSED_BY: &str = "admission webhook \"tenants.annulus.dev\" denied the request";
@@ -23,12 +22,7 @@ async fn what_does_not_fit_is_refused_with_the_reason() {
         let platform = test.namespace().await?;
         // One node of 128 MiB has 64 MiB for entries.
         let cache = platform.ready_cache("shared", &small(1, "")).await?;
-        let tenant = |name| Tenant {
-            test,
-            namespace: &platform.name,
-            name,
-        };
-        let (first, second) = (tenant("first"), tenant("second"));
+        let (first, second) = (platform.tenant("first"), platform.tenant("second"));
         first.apply(&cache, "quota: {guaranteedMemory: 40Mi}").await?;
         first.ready().await?;
 
@@ -89,11 +83,7 @@ async fn whom_a_cluster_does_not_take_is_refused() {
     run("admission_namespace", async |test| {
         let (platform, blog) = (test.namespace().await?, test.namespace().await?);
         platform.ready_cache("own", &small(1, "")).await?;
-        let stranger = Tenant {
-            test,
-            namespace: &blog.name,
-            name: "cache",
-        };
+        let stranger = blog.tenant("cache");
         let said = until("the webhook refuses", seconds(60), async || {
             let answer = stranger.try_apply(&platform.name, "own", "").await?;
             if answer.succeeded {
@@ -211,11 +201,7 @@ async fn pods_get_the_credentials_that_they_ask_for() {
             Ok(())
         })
         .await?;
-        let tenant = Tenant {
-            test,
-            namespace: &namespace.name,
-            name: "cache",
-        };
+        let tenant = namespace.tenant("cache");
         tenant.apply(&cache, "").await?;
         tenant.ready().await?;
         let password = tenant.binding().await?.password;

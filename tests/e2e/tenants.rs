@@ -1,11 +1,10 @@
 //! Tenants on the real cluster: who gets in with what, who sees what, and who doesn't.
 
-use annulus_crds::v1alpha1::{CacheTenant, TenantConditionType};
-use annulus_tests::{Answer, Cache, Test, TestNamespace, figure, run, seconds, until};
-use anyhow::{Context as _, Result, bail, ensure};
+use annulus_crds::v1alpha1::TenantConditionType;
+use annulus_tests::{TestNamespace, figure, run, seconds, until};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use tokio::time::Instant;
 
@@ -14,121 +13,13 @@ use super::small;
 /// Label of the namespaces that may have tenants; each test has a value of its own.
 const LABEL: &str = "annulus.dev/test-tenants";
 
-fn tenancy(value: &str) -> String {
+pub(crate) fn tenancy(value: &str) -> String {
     format!(
         "tenancy: {{allowedNamespaces: {{from: Selector, selector: {{matchLabels: {{{LABEL}: {value}}}}}}}, limits: {{quota: {{memory: 32Mi}}}}}}"
     )
 }
 
-/// A CacheTenant in that namespace.
-pub(super) struct Tenant<'a> {
-    pub(super) test: &'a Test,
-    pub(super) namespace: &'a str,
-    pub(super) name: &'a str,
-}
-
-impl Tenant<'_> {
-    pub(super) async fn apply(&self, cache: &Cache<'_>, spec: &str) -> Result<()> {
-        self.try_apply(&cache.namespace, &cache.name, spec)
-            .await?
-            .success()?;
-        Ok(())
-    }
-
-    /// `kubectl apply` of the tenant of that cluster, which need not be there.
-    pub(super) async fn try_apply(&self, namespace: &str, cluster: &str, spec: &str) -> Result<Answer> {
-        let yaml = format!(
-            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheTenant, metadata: {{name: {}}}, spec: {{clusterRef: {{name: {cluster}, namespace: {namespace}}}, {spec}}}}}",
-            self.name
-        );
-        self.test.kubernetes.apply(self.namespace, &yaml).await
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.test.kubernetes.client.clone(), self.namespace)
-    }
-
-    /// Waits until a condition has that status and reason.
-    pub(super) async fn condition(
-        &self,
-        type_: TenantConditionType,
-        status: &str,
-        reason: &str,
-    ) -> Result<()> {
-        let what = format!("{}: {}={status}, reason {reason}", self.name, type_.as_str());
-        until(&what, seconds(30), async || {
-            let tenant: CacheTenant = self.api().get(self.name).await?;
-            let conditions = tenant.status.context("no status yet")?.conditions;
-            let found = conditions.iter().find(|one| one.type_ == type_.as_str());
-            let found = found.context("no such condition yet")?;
-            ensure!(found.status == status && found.reason == reason, "{found:?}");
-            Ok(())
-        })
-        .await
-    }
-
-    pub(super) async fn ready(&self) -> Result<()> {
-        self.condition(TenantConditionType::Ready, "True", "AsSpecified")
-            .await
-    }
-
-    /// What stands in the binding.
-    pub(super) async fn binding(&self) -> Result<Binding> {
-        let secret: Secret = self.api().get(&format!("{}-binding", self.name)).await?;
-        let data = secret.data.context("an empty Secret")?;
-        let text = |key: &str| -> Result<String> {
-            let value = data.get(key).with_context(|| format!("no {key}"))?;
-            Ok(String::from_utf8(value.0.clone())?)
-        };
-        ensure!(
-            secret.type_.as_deref() == Some("servicebinding.io/redis"),
-            "{:?}",
-            secret.type_
-        );
-        Ok(Binding {
-            username: text("username")?,
-            password: text("password")?,
-            host: text("host")?,
-        })
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) struct Binding {
-    username: String,
-    pub(super) password: String,
-    host: String,
-}
-
-impl Binding {
-    /// A connection with these credentials.
-    async fn connect(&self, cache: &Cache<'_>) -> Result<ClusterConnection> {
-        let address = format!("redis://{}:6379", cache.service_ip().await?);
-        let client = ClusterClient::builder(vec![address])
-            .username(self.username.clone())
-            .password(self.password.clone())
-            .build()?;
-        Ok(client.get_async_connection().await?)
-    }
-
-    /// Waits until they are refused.
-    async fn refused(&self, cache: &Cache<'_>) -> Result<()> {
-        until(
-            "the old credentials are refused",
-            seconds(10),
-            async || match self.connect(cache).await {
-                Ok(_) => bail!("they still work"),
-                Err(_) => Ok(()),
-            },
-        )
-        .await
-    }
-}
-
-async fn allow(namespace: &TestNamespace<'_>, value: &str) -> Result<()> {
+pub(crate) async fn allow(namespace: &TestNamespace<'_>, value: &str) -> Result<()> {
     let label = format!("{LABEL}={value}");
     let arguments = ["label", "namespace", &namespace.name, &label, "--overwrite"];
     namespace.test.kubernetes.kubectl(&arguments).await?.success()?;
@@ -160,11 +51,7 @@ async fn tenants_see_only_their_own() {
         let mut bindings = Vec::new();
         for namespace in [&blog, &shop] {
             allow(namespace, "own").await?;
-            let tenant = Tenant {
-                test,
-                namespace: &namespace.name,
-                name: "cache",
-            };
+            let tenant = namespace.tenant("cache");
             begin = Instant::now();
             tenant.apply(&cache, "quota: {memory: 8Mi}").await?;
             tenant.ready().await?;
@@ -225,24 +112,17 @@ async fn tenants_see_only_their_own() {
 async fn a_namespace_that_is_not_allowed_gets_nothing() {
     run("tenants_refused", async |test| {
         let (platform, blog) = (test.namespace().await?, test.namespace().await?);
-        let tenant = Tenant {
-            test,
-            namespace: &blog.name,
-            name: "cache",
-        };
         // The webhook refuses whom the cluster doesn't take; who was there before the cluster gets past it.
-        tenant
-            .try_apply(&platform.name, "shared", "quota: {memory: 8Mi}")
-            .await?
-            .success()?;
-        let greedy = Tenant {
-            name: "greedy",
-            ..tenant
-        };
-        greedy
-            .try_apply(&platform.name, "shared", "quota: {memory: 33Mi}")
-            .await?
-            .success()?;
+        let (tenant, greedy) = (blog.tenant("cache"), blog.tenant("greedy"));
+        for (tenant, quota) in [
+            (&tenant, "quota: {memory: 8Mi}"),
+            (&greedy, "quota: {memory: 33Mi}"),
+        ] {
+            tenant
+                .try_apply(&platform.name, "shared", quota)
+                .await?
+                .success()?;
+        }
         let cache = platform
             .ready_cache("shared", &small(1, &tenancy("refused")))
             .await?;
@@ -284,19 +164,13 @@ async fn a_new_password_replaces_the_old_one_while_both_work() {
     run("tenants_rotation", async |test| {
         let platform = test.namespace().await?;
         let cache = platform.ready_cache("shared", &small(1, "")).await?;
-        let tenant = Tenant {
-            test,
-            namespace: &platform.name,
-            name: "cache",
-        };
+        let tenant = platform.tenant("cache");
         tenant.apply(&cache, "rotation: {overlap: 15s}").await?;
         tenant.ready().await?;
         let old = tenant.binding().await?;
         let mut open = old.connect(&cache).await?;
         set(&mut open, "kept", "yes").await?;
-        platform
-            .kubectl(&["annotate", "ct", "cache", "annulus.dev/rotate=1"])
-            .await?;
+        tenant.rotate("1").await?;
         let new = until("a new password", seconds(10), async || {
             let new = tenant.binding().await?;
             ensure!(new != old, "it is the old one");

@@ -1,5 +1,6 @@
 //! A program of tests/clients under load, beside whatever a scenario does.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,10 +25,27 @@ pub struct LoadProgram {
 impl LoadProgram {
     /// Starts it, by the name that tests/clients/run knows; it is connected when this returns.
     pub async fn start(cache: &Cache<'_>, name: &str) -> Result<Self> {
+        let mut command = Self::command(cache, name, "6379").await?;
+        command.env("ANNULUS_PASSWORD", cache.password().await?);
+        Self::run(name, command).await
+    }
+
+    /// Starts it with TLS as a tenant whose binding is projected into that folder; it reads the files each time it connects.
+    pub async fn start_bound(cache: &Cache<'_>, name: &str, binding: &Path) -> Result<Self> {
+        let mut command = Self::command(cache, name, "6380").await?;
+        command.env("ANNULUS_BINDING", binding);
+        Self::run(name, command).await
+    }
+
+    async fn command(cache: &Cache<'_>, name: &str, port: &str) -> Result<Command> {
         prepare(cache.kubernetes).await?;
-        let mut child = Command::new(repository().join("tests/clients/run"))
-            .args([name, &cache.service_ip().await?, "6379", "load"])
-            .env("ANNULUS_PASSWORD", cache.password().await?)
+        let mut command = Command::new(repository().join("tests/clients/run"));
+        command.args([name, &cache.service_ip().await?, port, "load"]);
+        Ok(command)
+    }
+
+    async fn run(name: &str, mut command: Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

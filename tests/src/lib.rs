@@ -5,6 +5,7 @@
 //! metrics, the Redis and the peer protocol) and break things from outside.
 
 mod audit;
+mod bystander;
 mod cache;
 mod client_load;
 mod clients;
@@ -19,9 +20,11 @@ mod operator;
 mod peer;
 pub mod report;
 mod stand_ins;
+mod tenant;
 mod wait;
 
 pub use audit::{AuditLog, Mark, Request};
+pub use bystander::Bystander;
 pub use cache::{Cache, NodeView, Owned, condition};
 pub use client_load::LoadProgram;
 pub use clients::{CLIENTS, Client as ClientProgram, Load};
@@ -34,4 +37,5 @@ pub use namespace::{Test, TestNamespace, run, try_run};
 pub use operator::{Choice, NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, Victims, alone};
 pub use peer::Peer;
 pub use stand_ins::{STAND_INS_SPEC, StandIns};
+pub use tenant::{Binding, Tenant};
 pub use wait::{appeared, seconds, until};

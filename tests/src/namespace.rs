@@ -14,9 +14,11 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
+use crate::bystander::Bystander;
 use crate::cache::Cache;
 use crate::kubernetes::{Kubernetes, results_dir};
 use crate::operator::{self, Operator};
+use crate::tenant::Tenant;
 use crate::wait::{seconds, until};
 
 const KINDS: &str = "cacheclusters,cachetenants,statefulsets,pods,services,configmaps,poddisruptionbudgets,serviceaccounts,endpointslices";
@@ -205,6 +207,20 @@ impl<'a> TestNamespace<'a> {
         let cache = self.cache(name, spec).await?;
         cache.ready(seconds(90)).await?;
         Ok(cache)
+    }
+
+    /// A CacheTenant of that name, which is there once it is applied.
+    pub fn tenant(&self, name: &str) -> Tenant<'a> {
+        Tenant {
+            kubernetes: &self.test.kubernetes,
+            namespace: self.name.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// A pod in this namespace that does nothing, to look at the network from.
+    pub async fn bystander(&self) -> Result<Bystander> {
+        Bystander::start(&self.test.kubernetes, &self.name).await
     }
 
     /// Runs kubectl in this namespace.

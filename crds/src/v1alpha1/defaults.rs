@@ -37,6 +37,8 @@ pub const CLIENT_PORT: u16 = 6379;
 pub const CLIENT_TLS_PORT: u16 = 6380;
 /// The port that nodes and the operator connect to.
 pub const PEER_PORT: u16 = 16379;
+/// The namespace whose pods may read a cluster's metrics unless it says otherwise.
+pub const MONITORING_NAMESPACE: &str = "monitoring";
 /// The port of `/healthz`, `/readyz` and `/metrics`.
 pub const HTTP_PORT: u16 = 9121;
 

@@ -23,6 +23,10 @@ pub struct Tenancy {
     /// Whose pods may connect, where the network plugin enforces `NetworkPolicy`. Default: `Enforce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicyMode>,
+    /// Labels of the namespaces whose pods may read metrics, which tell of every tenant, beside the cluster's own and the
+    /// operator's. Default: the namespace `monitoring`. Where `networkPolicy` is `Open`, everybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_from: Option<LabelSelector>,
 }
 
 /// Whose pods may connect as clients.
@@ -33,8 +37,8 @@ pub enum NetworkPolicyMode {
     Enforce,
     /// Those of all namespaces that `allowedNamespaces` names, bound or not.
     Allowed,
-    /// Everybody's. Passwords alone keep strangers out.
-    Off,
+    /// Everybody's. Passwords and certificates alone keep strangers out.
+    Open,
 }
 
 /// What a tenant has that doesn't say otherwise.

@@ -161,18 +161,16 @@ impl User {
 /// A connection's right to be there: counted for its tenant as long as it lives.
 pub struct Login {
     user: Arc<User>,
-    digest: PasswordDigest,
 }
 
 impl Login {
     /// One more connection, unless that is one too many.
-    pub(super) fn new(user: &Arc<User>, digest: PasswordDigest) -> Result<Arc<Self>, CommandError> {
+    pub(super) fn new(user: &Arc<User>) -> Result<Arc<Self>, CommandError> {
         let tenant = user.tenant();
         let connections_max = tenant.space.limits.connections();
         // Counted first: of two that come at once at most one gets the last place.
         let login = Self {
             user: Arc::clone(user),
-            digest,
         };
         if tenant.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {
             tenant.space.counters.connections_refused.add(1);
@@ -193,10 +191,6 @@ impl Login {
     /// Whose user that is.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.user.tenant
-    }
-
-    pub(super) fn digest(&self) -> PasswordDigest {
-        self.digest
     }
 }
 

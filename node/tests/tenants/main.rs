@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod attempts;
 mod hostile;
 mod limits;
 #[path = "../support/mod.rs"]

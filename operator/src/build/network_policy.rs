@@ -2,9 +2,9 @@
 //!
 //! | port | from |
 //! | --- | --- |
-//! | client, with TLS and without | pods of the cluster's namespace and of those with a bound tenant; with `tenancy.networkPolicy: Allowed` of all that may have one; everybody with `Off`, or when the Service reaches outside; operators, which see whether clients get through |
+//! | client, with TLS and without | pods of the cluster's namespace and of those with a bound tenant; with `tenancy.networkPolicy: Allowed` of all that may have one; everybody with `Open`, or when the Service reaches outside; operators, which see whether clients get through |
 //! | peer | the cluster's own pods, and operators |
-//! | http (health, metrics) | everybody |
+//! | http (health, metrics) | pods of the cluster's namespace and of those that `tenancy.metricsFrom` names, since metrics tell of all tenants; operators; everybody with `Open` |
 //!
 //! Nodes themselves open connections to their peers and to DNS only. Namespaces with a bound tenant are in a policy of their
 //! own, `<cluster>-tenants`, so that the two are written by one controller each: policies add up.
@@ -49,12 +49,7 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![
                 from(
-                    cluster
-                        .tls
-                        .client_ports()
-                        .into_iter()
-                        .map(|(_, number)| port("TCP", number))
-                        .collect(),
+                    client_ports(cluster),
                     clients(cluster).map(|mut peers| {
                         peers.push(operators(cluster.operator_namespace.as_deref()));
                         peers
@@ -64,7 +59,7 @@ pub(super) fn build(cluster: &ValidCluster) -> NetworkPolicy {
                     vec![port("TCP", defaults::PEER_PORT)],
                     Some(vec![own(), operators(cluster.operator_namespace.as_deref())]),
                 ),
-                from(vec![port("TCP", defaults::HTTP_PORT)], None),
+                from(vec![port("TCP", defaults::HTTP_PORT)], scrapers(cluster)),
             ]),
             egress: Some(vec![
                 NetworkPolicyEgressRule {
@@ -93,15 +88,11 @@ pub fn for_tenants(cluster: &ValidCluster, namespaces: &BTreeSet<String>) -> Net
         values: Some(namespaces.iter().cloned().collect()),
     };
     let rule = NetworkPolicyIngressRule {
-        ports: Some(vec![port("TCP", defaults::CLIENT_PORT)]),
-        from: Some(vec![NetworkPolicyPeer {
-            pod_selector: Some(LabelSelector::default()),
-            namespace_selector: Some(LabelSelector {
-                match_expressions: Some(vec![bound]),
-                match_labels: None,
-            }),
-            ip_block: None,
-        }]),
+        ports: Some(client_ports(cluster)),
+        from: Some(vec![pods_of(Some(LabelSelector {
+            match_expressions: Some(vec![bound]),
+            match_labels: None,
+        }))]),
     };
     NetworkPolicy {
         metadata: metadata(cluster, tenants_name(&cluster.key.name)),
@@ -118,18 +109,46 @@ pub fn for_tenants(cluster: &ValidCluster, namespaces: &BTreeSet<String>) -> Net
     }
 }
 
-/// Where clients may be; `None` for anywhere.
-fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
-    let tenancy = &cluster.tenancy;
-    if cluster.service_type != ServiceType::ClusterIp || tenancy.network_policy == NetworkPolicyMode::Off {
-        return None;
-    }
-    let of_namespaces = |namespaces: Option<LabelSelector>| NetworkPolicyPeer {
+fn client_ports(cluster: &ValidCluster) -> Vec<NetworkPolicyPort> {
+    let ports = cluster.tls.client_ports().into_iter();
+    ports.map(|(_, number)| port("TCP", number)).collect()
+}
+
+fn pods_of(namespaces: Option<LabelSelector>) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
         pod_selector: Some(LabelSelector::default()),
         namespace_selector: namespaces,
         ip_block: None,
-    };
-    let mut peers = vec![of_namespaces(None)];
+    }
+}
+
+/// Where readers of metrics may be; `None` for anywhere.
+fn scrapers(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
+    let tenancy = &cluster.tenancy;
+    if tenancy.network_policy == NetworkPolicyMode::Open {
+        return None;
+    }
+    let chosen = tenancy.metrics_from.clone();
+    let chosen = chosen.unwrap_or_else(|| named(defaults::MONITORING_NAMESPACE));
+    Some(vec![
+        pods_of(None),
+        pods_of(Some(chosen)),
+        operators(cluster.operator_namespace.as_deref()),
+    ])
+}
+
+/// The namespace of that name.
+fn named(namespace: &str) -> LabelSelector {
+    selects([(NAMESPACE_LABEL.to_owned(), namespace.to_owned())].into())
+}
+
+/// Where clients may be; `None` for anywhere.
+fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
+    let tenancy = &cluster.tenancy;
+    if cluster.service_type != ServiceType::ClusterIp || tenancy.network_policy == NetworkPolicyMode::Open {
+        return None;
+    }
+    let mut peers = vec![pods_of(None)];
     if tenancy.network_policy == NetworkPolicyMode::Enforce {
         return Some(peers);
     }
@@ -145,7 +164,7 @@ fn clients(cluster: &ValidCluster) -> Option<Vec<NetworkPolicyPeer>> {
         AllowedNamespaces {
             from: NamespacesFrom::Selector,
             selector,
-        } => peers.push(of_namespaces(selector.clone())),
+        } => peers.push(pods_of(selector.clone())),
     }
     Some(peers)
 }
@@ -163,7 +182,7 @@ fn operators(namespace: Option<&str>) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
         pod_selector: Some(labels(&OPERATOR_LABELS)),
         namespace_selector: Some(match namespace {
-            Some(namespace) => labels(&[(NAMESPACE_LABEL, namespace)]),
+            Some(namespace) => named(namespace),
             None => LabelSelector::default(),
         }),
         ip_block: None,

@@ -5,6 +5,7 @@ use annulus_crds::v1alpha1::{
 };
 use annulus_crds::{bytes_of, milliseconds_of};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::Mistakes;
 
@@ -19,6 +20,8 @@ pub struct ValidTenancy {
     pub allowed_namespaces: AllowedNamespaces,
     /// Whose pods may connect.
     pub network_policy: NetworkPolicyMode,
+    /// The namespaces whose pods may read metrics; the default's where nothing is said.
+    pub metrics_from: Option<LabelSelector>,
     /// For tenants that don't say otherwise.
     pub default_quota: AskedQuota,
     /// For tenants that don't say otherwise.
@@ -78,6 +81,7 @@ pub(crate) fn check(tenancy: Option<&Tenancy>, mistakes: &mut Mistakes) -> Valid
     ValidTenancy {
         allowed_namespaces: tenancy.allowed_namespaces.clone().unwrap_or_default(),
         network_policy: tenancy.network_policy.unwrap_or_default(),
+        metrics_from: tenancy.metrics_from.clone(),
         default_quota: quota(given.quota.as_ref(), "spec.tenancy.defaults.quota", mistakes),
         default_ttl: ttl(given.ttl.as_ref(), "spec.tenancy.defaults.ttl", mistakes),
         limits: quota(limits.quota.as_ref(), "spec.tenancy.limits.quota", mistakes),

@@ -196,10 +196,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: go-redis HOST PORT [KEYS|load]")
 		os.Exit(2)
 	}
-	client := redis.NewClusterClient(&redis.ClusterOptions{
+	options := &redis.ClusterOptions{
 		Addrs:    []string{net.JoinHostPort(os.Args[1], os.Args[2])},
 		Password: os.Getenv("ANNULUS_PASSWORD"),
-	})
+	}
+	if folder := os.Getenv("ANNULUS_BINDING"); folder != "" {
+		bind(options, folder)
+	}
+	client := redis.NewClusterClient(options)
 	keys := 10000
 	if len(os.Args) == 4 && os.Args[3] == "load" {
 		if err := load(context.Background(), client); err != nil {

@@ -1,6 +1,7 @@
 """redis-py in cluster mode against a Redis Cluster: see tests/clients/README.md."""
 
 import os
+import pathlib
 import sys
 import time
 
@@ -154,12 +155,33 @@ def features(client: redis.RedisCluster, options: dict, check: Checked) -> None:
     caching.close()
 
 
+class Binding(redis.CredentialProvider):
+    """User and password as the files of a binding have them at that time."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def get_credentials(self) -> tuple[str, str]:
+        return (self.folder / "username").read_text(), (self.folder / "password").read_text()
+
+
+def bound(folder: pathlib.Path) -> dict:
+    options = {"credential_provider": Binding(folder)}
+    if (authorities := folder / "ca.crt").exists():
+        options |= {"ssl": True, "ssl_ca_certs": str(authorities), "ssl_check_hostname": False}
+    return options
+
+
 def main() -> int:
     if len(sys.argv) not in (3, 4):
         print("usage: client.py HOST PORT [KEYS|load]", file=sys.stderr)
         return 2
     host, port = sys.argv[1], int(sys.argv[2])
-    options = {"host": host, "port": port, "password": os.environ.get("ANNULUS_PASSWORD") or None}
+    options = {"host": host, "port": port}
+    if binding := os.environ.get("ANNULUS_BINDING"):
+        options |= bound(pathlib.Path(binding))
+    else:
+        options["password"] = os.environ.get("ANNULUS_PASSWORD") or None
     if sys.argv[3:] == ["load"]:
         load(redis.RedisCluster(**options))
         return 0

@@ -36,6 +36,7 @@ var components = map[string]func(){
 	"kube-proxy":              func() { run(kubeproxy.NewProxyCommand()) },
 	"kubectl":                 runKubectl,
 	"kubelet":                 func() { run(kubelet.NewKubeletCommand(context.Background())) },
+	"network-policies":        func() { run(policiesCommand()) },
 }
 
 func run(command *cobra.Command) {

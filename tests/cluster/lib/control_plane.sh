@@ -19,6 +19,7 @@ start_control_plane() {
   (umask 077 && cp "$pki_dir/admin.kubeconfig" "$own_kubeconfig")
   start_controllers
   wait_for 60 "answer of the API server" kube-apiserver api_is_ready
+  kubectl apply --filename "$here/config/network-policies.yaml"
 }
 
 start_etcd() {

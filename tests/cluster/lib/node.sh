@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# A worker node: a network, PID and mount namespace, and in it containerd, a kubelet and kube-proxy.
+# A worker node: a network, PID and mount namespace, and in it containerd, a kubelet, kube-proxy and who enforces
+# NetworkPolicies.
 #
 # In its mount namespace /run and /var are the node's own, so that everything keeps its usual path
 # and no mount, socket or file of a node is ever seen on the host. When process 1 of the PID
@@ -31,6 +32,8 @@ start_node() {
   spawn_in_node "$node" kube-proxy /run/kubernetes/kube-proxy \
     --kubeconfig=/run/node/kube-proxy.kubeconfig --hostname-override="$node" --cluster-cidr="$pod_network" \
     --proxy-mode=iptables --conntrack-max-per-core=0 --oom-score-adj=0
+  spawn_in_node "$node" network-policies /run/kubernetes/network-policies \
+    --kubeconfig=/run/node/kube-proxy.kubeconfig --node="$node" --machines="$machine_network"
 }
 
 spawn_in_node() {

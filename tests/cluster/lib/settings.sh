@@ -56,7 +56,7 @@ kubernetes_bin=$bin_dir/kubernetes-$kubernetes_version-$(sources_id "$here/kuber
 tools_bin=$bin_dir/tools-$(sources_id "$here/tools")
 coredns_bin=$bin_dir/coredns-$coredns_version
 helm_bin=$bin_dir/helm-$helm_version
-components=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
+components=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl network-policies)
 
 # containerd.toml and manifests/ refer to these by name.
 pause_image=annulus-dev/pause:1
