@@ -21,18 +21,31 @@ use crate::metrics::Metrics;
 const CONNECTIONS_MAX: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether this replica does its part: leads with filled caches, or stands by.
+/// Whether this replica does its part: leads with filled caches, or stands by; and answers the API server where it has a
+/// webhook.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    controllers: AtomicBool,
+    webhook: AtomicBool,
+}
 
 impl Readiness {
-    /// Says so from now on.
+    /// Whether the controllers do their part, from now on.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.controllers.store(ready, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Whether the webhook answers, or there is none.
+    pub fn set_webhook(&self, ready: bool) {
+        self.0.webhook.store(ready, Ordering::Relaxed);
+    }
+
+    /// Whether all of that is so.
+    pub fn get(&self) -> bool {
+        self.0.controllers.load(Ordering::Relaxed) && self.0.webhook.load(Ordering::Relaxed)
     }
 }
 

@@ -4,7 +4,8 @@
 //! defaults, [`plan`] decides, [`build`] makes Kubernetes objects, [`apply`] writes what differs, [`execute`]
 //! takes the ring's next step, [`status`] tells. `validate`, `plan`, `build`, `drift`, `suspect` and `status` are pure.
 //!
-//! Tenants have a controller of their own beside it, in [`tenants`].
+//! Tenants have a controller of their own beside it, in [`tenants`]; what the API server asks before it stores an object is
+//! answered in [`webhook`], by every replica.
 //!
 //! Refused here on purpose: finalizers (owner references do the clean-up), a cache of Secrets, any right for
 //! the pods, and any write while nothing has changed.
@@ -34,3 +35,4 @@ pub mod suspect;
 pub mod tenants;
 pub mod validate;
 pub mod view;
+pub mod webhook;

@@ -31,6 +31,13 @@ struct WriteLabels {
     verb: &'static str,
 }
 
+/// What the API server asked, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    path: &'static str,
+    outcome: &'static str,
+}
+
 /// Why a node's report was not used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
@@ -75,6 +82,7 @@ pub struct Metrics {
     tenants: Family<ClusterLabels, Gauge>,
     tenants_refused: Family<ClusterLabels, Gauge>,
     tenants_seconds: Histogram,
+    reviews: Family<ReviewLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -99,6 +107,7 @@ impl Default for Metrics {
             tenants: Family::default(),
             tenants_refused: Family::default(),
             tenants_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
+            reviews: Family::default(),
         };
         let m = &metrics;
         registry.register("reconciles", "Reconciles of CacheClusters", m.reconciles.clone());
@@ -148,27 +157,7 @@ impl Default for Metrics {
             m.reports_refused.clone(),
         );
         registry.register("ring_pushes", "Ring documents pushed to nodes", m.pushes.clone());
-        registry.register(
-            "tenants_pushes",
-            "Tenants documents pushed to nodes",
-            m.tenants_pushes.clone(),
-        );
-        registry.register(
-            "tenants",
-            "Tenants that are bound to a cluster",
-            m.tenants.clone(),
-        );
-        registry.register(
-            "tenants_refused",
-            "Tenants that a cluster doesn't take",
-            m.tenants_refused.clone(),
-        );
-        registry.register_with_unit(
-            "tenants_pass_duration",
-            "How long a look at all tenants of a cluster took",
-            Unit::Seconds,
-            m.tenants_seconds.clone(),
-        );
+        m.register_tenants(&mut registry);
         process::register(&mut registry);
         Self {
             registry: Arc::new(registry),
@@ -178,6 +167,35 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    fn register_tenants(&self, registry: &mut Registry) {
+        registry.register(
+            "tenants_pushes",
+            "Tenants documents pushed to nodes",
+            self.tenants_pushes.clone(),
+        );
+        registry.register(
+            "tenants",
+            "Tenants that are bound to a cluster",
+            self.tenants.clone(),
+        );
+        registry.register(
+            "tenants_refused",
+            "Tenants that a cluster doesn't take",
+            self.tenants_refused.clone(),
+        );
+        registry.register_with_unit(
+            "tenants_pass_duration",
+            "How long a look at all tenants of a cluster took",
+            Unit::Seconds,
+            self.tenants_seconds.clone(),
+        );
+        registry.register(
+            "admission_reviews",
+            "Questions of the API server by path and outcome",
+            self.reviews.clone(),
+        );
+    }
+
     /// A reconcile ended.
     pub fn reconciled(&self, took: Duration) {
         self.reconciles.inc();
@@ -254,6 +272,11 @@ impl Metrics {
         self.tenants_refused
             .get_or_create(&key.into())
             .set(refused.into());
+    }
+
+    /// The webhook answered a question, or couldn't.
+    pub fn reviewed(&self, path: &'static str, outcome: &'static str) {
+        self.reviews.get_or_create(&ReviewLabels { path, outcome }).inc();
     }
 
     /// The cluster is gone, and its series with it.

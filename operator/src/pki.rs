@@ -34,7 +34,7 @@ pub const KEY: &str = "tls.key";
 /// Whose signatures count.
 pub const AUTHORITIES: &str = "ca.crt";
 /// The keys of the authorities.
-const AUTHORITY_KEYS: &str = "ca.key";
+pub(crate) const AUTHORITY_KEYS: &str = "ca.key";
 
 const DAY: Duration = Duration::from_hours(24);
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3 * 365);

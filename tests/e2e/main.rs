@@ -1,6 +1,7 @@
 //! End-to-end tests that share the operator and may run at the same time: `make cluster-up`, then
 //! `tests/run-all e2e`. See tests/README.md for what each of them shows.
 
+mod admission;
 mod autoscaling;
 mod bad_specs;
 mod deletion;

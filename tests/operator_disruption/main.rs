@@ -9,6 +9,7 @@ mod leader;
 mod many;
 mod scale;
 mod stand_ins;
+mod webhook_away;
 
 /// A spec of that many nodes, so small that many caches fit on a developer's machine.
 fn small(nodes: u32, more: &str) -> String {

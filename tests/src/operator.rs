@@ -90,6 +90,36 @@ impl Operator {
         .await
     }
 
+    /// So many replicas, and waits until there are no others: none at all is no operator.
+    pub async fn scale(kubernetes: &Kubernetes, replicas: u32) -> Result<()> {
+        let wanted = format!("--replicas={replicas}");
+        let arguments = [
+            "scale",
+            "deployment",
+            DEPLOYMENT,
+            "--namespace",
+            NAMESPACE,
+            &wanted,
+        ];
+        kubernetes.kubectl(&arguments).await?.success()?;
+        let api: Api<Deployment> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+        let pods: Api<Pod> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);
+        until("operator scaled", seconds(60), async || {
+            let status = api.get(DEPLOYMENT).await?.status.unwrap_or_default();
+            let ready = status.ready_replicas.unwrap_or_default();
+            let there = pods
+                .list(&ListParams::default().labels(SELECTOR))
+                .await?
+                .items
+                .len();
+            let is_so = u32::try_from(ready).is_ok_and(|ready| ready == replicas)
+                && there == ready.unsigned_abs() as usize;
+            ensure!(is_so, "{there} pods, {status:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// The operator's pods.
     pub async fn pods(&self, kubernetes: &Kubernetes) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(kubernetes.client.clone(), NAMESPACE);

@@ -10,7 +10,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 
 use crate::cache::Cache;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Answer, Kubernetes};
 use crate::wait::{seconds, until};
 
 /// A `CacheTenant` by its name.
@@ -40,12 +40,19 @@ pub struct Binding {
 impl Tenant<'_> {
     /// `kubectl apply` of the tenant, with what stands in its `spec` beside `clusterRef`, in YAML's flow style.
     pub async fn apply(&self, cache: &Cache<'_>, spec: &str) -> Result<()> {
-        let yaml = format!(
-            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheTenant, metadata: {{name: {}}}, spec: {{clusterRef: {{name: {}, namespace: {}}}, {spec}}}}}",
-            self.name, cache.name, cache.namespace
-        );
-        self.kubernetes.apply(&self.namespace, &yaml).await?.success()?;
+        self.try_apply(&cache.namespace, &cache.name, spec)
+            .await?
+            .success()?;
         Ok(())
+    }
+
+    /// The same for a cluster that need not be there, and a tenant that may be refused.
+    pub async fn try_apply(&self, namespace: &str, cluster: &str, spec: &str) -> Result<Answer> {
+        let yaml = format!(
+            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheTenant, metadata: {{name: {}}}, spec: {{clusterRef: {{name: {cluster}, namespace: {namespace}}}, {spec}}}}}",
+            self.name
+        );
+        self.kubernetes.apply(&self.namespace, &yaml).await
     }
 
     fn api<K>(&self) -> Api<K>

@@ -28,3 +28,36 @@ app.kubernetes.io/component: operator
 {{- with .root.Values.image.registry }}{{ . | trimSuffix "/" }}/{{ end -}}
 {{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
 {{- end }}
+
+{{- /* The webhook's Service, Secret and configurations. */}}
+{{- define "annulus.webhook" -}}
+{{ include "annulus.fullname" . }}-webhook
+{{- end }}
+
+{{- /* dict "root" $ "path" "/validate/x" "rule" .Values.admission.webhook.x: what all webhooks have in common. The operator
+puts the caBundle in. */}}
+{{- define "annulus.webhook.common" -}}
+clientConfig:
+  service:
+    name: {{ include "annulus.webhook" .root }}
+    namespace: {{ .root.Release.Namespace }}
+    path: {{ .path }}
+    port: 443
+admissionReviewVersions: [v1]
+sideEffects: None
+matchPolicy: Equivalent
+failurePolicy: {{ .rule.failurePolicy }}
+timeoutSeconds: {{ .root.Values.admission.webhook.timeoutSeconds }}
+{{- end }}
+
+{{- /* Namespaces that are asked about: never Kubernetes' own and the operator's; only those that it looks after. */}}
+{{- define "annulus.webhook.namespaces" -}}
+- key: kubernetes.io/metadata.name
+  operator: NotIn
+  values: [kube-system, kube-public, kube-node-lease, {{ .Release.Namespace }}]
+{{- with .Values.operator.namespaces }}
+- key: kubernetes.io/metadata.name
+  operator: In
+  values: [{{ join ", " . }}]
+{{- end }}
+{{- end }}

@@ -10,6 +10,7 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -27,9 +28,14 @@ use crate::tenants;
 use crate::tenants::controller::Wake;
 use crate::tenants::memory::Tenancy;
 use crate::validate::Installation;
+use crate::webhook;
 
 /// Longest wait for the lease to be given up on the way out.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
+
+/// How long the webhook goes on after the order to stop: until everybody knows that this replica is gone, questions still
+/// come, and those that nobody answers count as an absent webhook.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Longest wait for the labels of namespaces at the start.
 const LABELS_MAX: Duration = Duration::from_secs(5);
@@ -67,6 +73,20 @@ pub struct RunArgs {
     )]
     http_bind: SocketAddr,
 
+    /// Serve the admission webhook; so are called its Service and its Secret in the operator's own namespace, and its two
+    /// webhook configurations. None when absent.
+    #[arg(long, env = "ANNULUS_WEBHOOK_NAME", value_name = "NAME")]
+    webhook_name: Option<String>,
+
+    /// Where to serve the admission webhook.
+    #[arg(
+        long,
+        env = "ANNULUS_WEBHOOK_BIND",
+        default_value = "0.0.0.0:9443",
+        value_name = "IP:PORT"
+    )]
+    webhook_bind: SocketAddr,
+
     /// How many clusters are reconciled at once.
     #[arg(long, env = "ANNULUS_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
@@ -79,6 +99,15 @@ pub struct RunArgs {
     /// at least three reports must be missing.
     #[arg(long, env = "ANNULUS_FAILOVER_AFTER_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(200..=60_000))]
     failover_after_ms: u64,
+}
+
+impl RunArgs {
+    fn installation(&self, namespace: &str) -> Installation {
+        Installation {
+            node_image: self.node_image.clone(),
+            namespace: Some(namespace.to_owned()),
+        }
+    }
 }
 
 /// Runs until SIGTERM or SIGINT, which is no error, or until the lease is lost, which is one.
@@ -105,10 +134,25 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         .map_err(|error| format!("can't listen on --http-bind {}: {error}", args.http_bind))?;
     tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone()));
 
+    let (authorities, bundle) = watch::channel(None);
+    readiness.set_webhook(args.webhook_name.is_none());
+    let has_webhook = args.webhook_name.is_some();
+    let webhook = serve_webhook(&args, &own_namespace, &client, &metrics, &readiness, authorities);
+    let mut webhook = std::pin::pin!(webhook);
+
     let election = leader::election(client.clone(), &lease_namespace, &identity);
     readiness.set(true);
-    let lead = election.with_lease(lead(args, own_namespace, client, identity, metrics, readiness));
+    let lead = election.with_lease(lead(
+        args,
+        own_namespace,
+        client,
+        identity,
+        metrics,
+        readiness,
+        bundle,
+    ));
     tokio::select! {
+        ended = &mut webhook => ended,
         outcome = lead => match outcome {
             None => Err("the lease was lost, another replica leads; ending, to be restarted as a follower".to_owned()),
             Some(result) => result,
@@ -116,9 +160,44 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         stopped = stopped() => {
             stopped?;
             info!("stopping: giving up the lease");
-            let released = tokio::time::timeout(RELEASE_MAX, election.release()).await;
+            let release = tokio::time::timeout(RELEASE_MAX, election.release());
+            let released = if has_webhook {
+                // Another replica leads already while the API server still asks this one.
+                let (released, _) = tokio::join!(release, tokio::time::timeout(LINGER, webhook));
+                released
+            } else {
+                release.await
+            };
             released.map_err(|_| "the lease could not be given up in time; it will run out".to_owned())
         }
+    }
+}
+
+/// The webhook, which every replica serves; where there is none, this never ends.
+fn serve_webhook(
+    args: &RunArgs,
+    namespace: &str,
+    client: &Client,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    authorities: watch::Sender<Option<String>>,
+) -> impl Future<Output = Result<(), String>> + use<> {
+    let settings = args.webhook_name.clone().map(|name| webhook::Settings {
+        name,
+        namespace: namespace.to_owned(),
+        watched: args.namespaces.clone(),
+        installation: args.installation(namespace),
+    });
+    let (bind, client) = (args.webhook_bind, client.clone());
+    let (metrics, readiness) = (metrics.clone(), readiness.clone());
+    async move {
+        let Some(settings) = settings else {
+            return std::future::pending().await;
+        };
+        let listener = TcpListener::bind(bind)
+            .await
+            .map_err(|error| format!("can't listen on --webhook-bind {bind}: {error}"))?;
+        webhook::run(listener, settings, client, metrics, readiness, authorities).await
     }
 }
 
@@ -130,6 +209,7 @@ async fn lead(
     identity: String,
     metrics: Metrics,
     readiness: Readiness,
+    bundle: watch::Receiver<Option<String>>,
 ) -> Result<(), String> {
     info!(identity, "leading");
     metrics.leading(true);
@@ -175,10 +255,7 @@ async fn lead(
             service_paths: service_paths.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
-            installation: Installation {
-                node_image: args.node_image.clone(),
-                namespace: Some(own_namespace.clone()),
-            },
+            installation: args.installation(&own_namespace),
             memory: Memory::default(),
             summaries: summaries.clone(),
         });
@@ -205,12 +282,20 @@ async fn lead(
         memory: parking_lot::Mutex::new(HashMap::new()),
     });
     let concurrency = args.concurrency;
+    let (webhook_name, bundle_client) = (args.webhook_name.clone(), client.clone());
+    let bundle = async move {
+        match webhook_name {
+            Some(name) => webhook::bundle::keep(bundle_client, name, bundle, metrics).await,
+            None => std::future::pending().await,
+        }
+    };
     let controllers = controllers
         .into_iter()
         .map(|(context, wakes)| controller::run(context, wakes, concurrency));
     tokio::select! {
         _ = futures::future::join_all(controllers) => Err("the controller ended".to_owned()),
         () = tenants::controller::run(tenancy, tenants_wakes) => Err("the tenants' controller ended".to_owned()),
+        () = bundle => Err("nobody tells the API server of the webhook's certificate any more".to_owned()),
         () = forward(hub_wakes, wakes, wake_tenants) => Err("the connections to nodes ended".to_owned()),
         _ = watches.join_next() => Err("a watch ended".to_owned()),
     }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::validate::ValidTenant;
 use crate::key::ClusterKey;
+use crate::validate::ValidCluster;
 use crate::validate::tenancy::{AskedQuota, ValidTenancy};
 
 /// Why something is not given.
@@ -131,6 +132,42 @@ pub fn agree(tenancy: &ValidTenancy, tenant: &ValidTenant) -> Result<(Quota, Ttl
             max_ms,
         },
     ))
+}
+
+/// What a cluster has given to the tenants other than the one that is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Others {
+    /// How many they are.
+    pub tenants: usize,
+    /// What they are guaranteed together.
+    pub guaranteed_bytes: u64,
+}
+
+/// Whether the cluster has room for what a tenant is to be guaranteed, beside what the others have. A newcomer has had
+/// nothing; whoever is in keeps what it had.
+pub fn fits(
+    cluster: &ValidCluster,
+    others: Others,
+    had_bytes: Option<u64>,
+    wants_bytes: u64,
+) -> Result<(), Refusal> {
+    let tenants_max = usize::try_from(cluster.tenancy.tenants_max).unwrap_or(usize::MAX);
+    if had_bytes.is_none() && others.tenants >= tenants_max {
+        let message = format!(
+            "the cluster takes {tenants_max} tenants and has as many: its owner can raise spec.tenancy.limits.maxTenants"
+        );
+        return Err(Refusal::new(TenantReason::TooManyTenants, message));
+    }
+    let (others_bytes, budget_bytes) = (others.guaranteed_bytes, cluster.budget_bytes());
+    let is_more = wants_bytes > had_bytes.unwrap_or_default();
+    if is_more && others_bytes.saturating_add(wants_bytes) > budget_bytes {
+        let message = format!(
+            "quota.guaranteedMemory is {wants_bytes} bytes; of the cluster's {budget_bytes} bytes other tenants are \
+             guaranteed {others_bytes}: ask for less, or have the cluster enlarged"
+        );
+        return Err(Refusal::new(TenantReason::MemoryOvercommitted, message));
+    }
+    Ok(())
 }
 
 fn pick<N: Copy + PartialOrd + std::fmt::Display>(

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use annulus_crds::v1alpha1::{NamespacesFrom, TenantReason};
 use annulus_proto::tenants::{PasswordDigest, Tenant, TenantId, User};
 
-use super::admission::{Labels, Refusal, agree, may_bind};
+use super::admission::{Labels, Others, Refusal, agree, fits, may_bind};
 use super::ledger::{Ledger, Note};
 use super::validate::{ValidTenant, ValidUser};
 use crate::build::secret::Password;
@@ -253,8 +253,8 @@ impl<'a> Work<'a> {
             Err(refusal) => return Ok(refuse(refusal)),
         };
         let before = known.and_then(|id| self.entries.get(&id));
-        let had_bytes = before.map_or(0, |(entry, _)| entry.quota.guaranteed_bytes);
-        if let Err(refusal) = self.fits(had_bytes, quota.guaranteed_bytes, known.is_none()) {
+        let had_bytes = before.map(|(entry, _)| entry.quota.guaranteed_bytes);
+        if let Err(refusal) = fits(cluster, self.others(had_bytes), had_bytes, quota.guaranteed_bytes) {
             return Ok(refuse(refusal));
         }
         let (mut entry, mut note) = before.cloned().unwrap_or_else(|| {
@@ -277,7 +277,7 @@ impl<'a> Work<'a> {
             self.document_bytes += bytes;
         }
         let id = entry.id;
-        self.guaranteed_bytes = self.guaranteed_bytes - had_bytes + quota.guaranteed_bytes;
+        self.guaranteed_bytes = self.others(had_bytes).guaranteed_bytes + quota.guaranteed_bytes;
         self.next_id = self.next_id.max(TenantId(id.0.saturating_add(1)));
         self.ids.insert(tenant.key.clone(), id);
         self.entries.insert(id, (entry, note));
@@ -304,26 +304,12 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether the cluster has room for what is asked for beside what the others have.
-    fn fits(&self, had_bytes: u64, wants_bytes: u64, is_newcomer: bool) -> Result<(), Refusal> {
-        let cluster = self.seen.cluster;
-        let tenants_max = usize::try_from(cluster.tenancy.tenants_max).unwrap_or(usize::MAX);
-        if is_newcomer && self.entries.len() >= tenants_max {
-            let message = format!(
-                "the cluster takes {tenants_max} tenants and has as many: its owner can raise spec.tenancy.limits.maxTenants"
-            );
-            return Err(Refusal::new(TenantReason::TooManyTenants, message));
+    /// What the cluster has given to all but the one that has `had_bytes` of it.
+    fn others(&self, had_bytes: Option<u64>) -> Others {
+        Others {
+            tenants: self.entries.len() - usize::from(had_bytes.is_some()),
+            guaranteed_bytes: self.guaranteed_bytes - had_bytes.unwrap_or_default(),
         }
-        let others_bytes = self.guaranteed_bytes - had_bytes;
-        let budget_bytes = cluster.budget_bytes();
-        if wants_bytes > had_bytes && others_bytes.saturating_add(wants_bytes) > budget_bytes {
-            let message = format!(
-                "quota.guaranteedMemory is {wants_bytes} bytes; of the cluster's {budget_bytes} bytes other tenants are \
-                 guaranteed {others_bytes}: ask for less, or have the cluster enlarged"
-            );
-            return Err(Refusal::new(TenantReason::MemoryOvercommitted, message));
-        }
-        Ok(())
     }
 
     /// Gives each user its passwords. Returns why some have none.

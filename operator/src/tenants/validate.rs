@@ -12,8 +12,10 @@ use crate::key::{ClusterKey, TenantKey};
 use crate::validate::tenancy::{AskedQuota, AskedTtl, duration, quota, ttl};
 use crate::validate::{InvalidSpec, Mistakes};
 
-const NAME_LENGTH_MAX: usize = 40;
-const USER_LENGTH_MAX: usize = 32;
+/// Longest name of a `CacheTenant`.
+pub(crate) const NAME_LENGTH_MAX: usize = 40;
+/// Longest name of a further user.
+pub(crate) const USER_LENGTH_MAX: usize = 32;
 const USERS_MAX: usize = 16;
 const RULES_MAX: usize = 32;
 const INTERVAL_MS_MIN: u64 = 30_000;
@@ -94,6 +96,11 @@ pub fn binding_name(tenant: &str) -> String {
     format!("{tenant}-binding")
 }
 
+/// Name of the Secret of a tenant's further user. The dot is in no tenant's name, so that no two Secrets can have the same.
+pub fn user_binding_name(tenant: &str, user: &str) -> String {
+    format!("{}.{user}", binding_name(tenant))
+}
+
 /// Checks the tenant against every rule and fills in what doesn't depend on the cluster.
 pub fn validate(tenant: &CacheTenant) -> Result<ValidTenant, InvalidSpec> {
     let (key, spec) = (TenantKey::from(tenant), &tenant.spec);
@@ -152,8 +159,7 @@ fn users(tenant: &CacheTenant, key: &TenantKey, mistakes: &mut Mistakes) -> Vec<
         );
         users.push(ValidUser {
             name: format!("{}.{}", users[0].name, user.name),
-            // The dot is in no tenant's name, so that no two Secrets can have the same.
-            secret: format!("{}.{}", users[0].secret, user.name),
+            secret: user_binding_name(&key.name, &user.name),
             rules: rules(user, &path, mistakes),
         });
     }
@@ -226,7 +232,8 @@ fn rotation(tenant: &CacheTenant, mistakes: &mut Mistakes) -> ValidRotation {
     }
 }
 
-fn is_name(text: &str, length_max: usize) -> bool {
+/// A name of at most that many characters.
+pub(crate) fn is_name(text: &str, length_max: usize) -> bool {
     (1..=length_max).contains(&text.len())
         && text
             .bytes()
