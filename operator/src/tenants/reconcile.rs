@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{
-    CacheCluster, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason, defaults,
-};
+use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason};
 use annulus_proto::tenants::TenantId;
 use annulus_ring::NodeId;
 use futures::StreamExt;
@@ -26,7 +24,7 @@ use super::plan::{Seen, SeenTenant, TenantsPlan, Verdict, plan};
 use super::status::{Outcome, Reach, is_bound, is_ready, status, summary};
 use super::usage::{self, Usage};
 use super::validate::ValidTenant;
-use super::{bindings, observe, store};
+use super::{bindings, endpoint, observe, store};
 use crate::apply::{self, ApplyError};
 use crate::build::network_policy;
 use crate::build::secret::Password;
@@ -186,8 +184,9 @@ async fn look_after(
 ) -> Result<Duration, TenantsError> {
     let key = &cluster.key;
     let (ledger, is_stored) = store::read(ctx, cluster, remembered).await?;
-    let (tenants, found) =
-        observe::tenants(shell, &ctx.client, cluster, objects, &ledger, remembered).await?;
+    let (endpoint, is_complete) = endpoint::look(ctx, cluster, remembered).await?;
+    let about = (&ledger, &endpoint);
+    let (tenants, found) = observe::tenants(shell, &ctx.client, cluster, objects, about, remembered).await?;
     let now = Timestamp::now();
     let snapshot = ctx.hub.snapshot(key);
     let told = object.status.as_ref().and_then(|status| status.tenants.as_ref());
@@ -223,8 +222,8 @@ async fn look_after(
     let new = writes.into_iter().filter_map(|write| {
         let asks = asks.get(&write.tenant)?;
         let wanted = Wanted {
-            binding: asks.binding(&write.user, &observe::host(cluster), defaults::CLIENT_PORT),
-            stamp: asks.stamp(),
+            binding: asks.binding(&write.user, &endpoint),
+            stamp: asks.stamp(&endpoint),
         };
         Some((wanted, write.password))
     });
@@ -261,6 +260,7 @@ async fn look_after(
         .into_iter()
         .chain(waits.then_some(RECHECK_SOON))
         .chain(refused)
+        .chain((!is_complete).then_some(endpoint::LOOK_AGAIN))
         .fold(RECHECK, Duration::min))
 }
 
