@@ -167,6 +167,61 @@ async fn a_binding_has_what_tls_asks_for() {
 }
 
 #[tokio::test]
+async fn events_tell_who_is_let_in_and_who_is_refused() {
+    let (mut world, _nodes) = running("nodes: 2, tenancy: {limits: {quota: {connections: 5}}}").await;
+    world.tenant("shop", "cache", 1, "");
+    world.tenant("blog", "cache", 1, "");
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    let path = binding_path("shop", "cache-binding");
+    let mut passwords = vec![text(&secret(&world, &path), "password")];
+    world.api.edit(&tenant_path("shop", "cache"), |tenant| {
+        tenant["metadata"]["annotations"] = json!({"annulus.dev/rotate": "1"});
+    });
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    passwords.push(text(&secret(&world, &path), "password"));
+    world.api.edit(&tenant_path("shop", "cache"), |tenant| {
+        tenant["spec"]["quota"] = json!({"connections": 6});
+        tenant["metadata"]["generation"] = json!(2);
+    });
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    let published = |world: &World| {
+        let mut events = world.events.list("/events/");
+        events.retain(|event| event["regarding"]["kind"] == "CacheTenant");
+        events
+    };
+    while published(&world).len() < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut told: Vec<String> = published(&world)
+        .iter()
+        .map(|event| {
+            let of = event["metadata"]["namespace"].as_str().unwrap();
+            let (reason, note) = (event["reason"].as_str().unwrap(), event["note"].as_str().unwrap());
+            format!("{of} {reason} {note}")
+        })
+        .collect();
+    told.sort();
+    let begins = [
+        "blog TenantRefused NamespaceNotAllowed: CacheCluster shop/demo takes tenants of its own namespace only",
+        "shop PasswordReplaced user shop.cache has a new password",
+        "shop TenantAccepted the credentials are in Secret cache-binding",
+        "shop TenantRefused QuotaTooHigh: spec.quota.connections is 6",
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:#?}");
+    for (told, begin) in told.iter().zip(begins) {
+        assert!(told.starts_with(begin), "{told}");
+    }
+    let all = format!("{:?}", published(&world));
+    assert!(passwords.iter().all(|password| !all.contains(password)));
+}
+
+#[tokio::test]
 async fn tenants_at_rest_cause_no_write_and_no_command() {
     let (mut world, nodes) = running(OPEN).await;
     for number in 0..20 {

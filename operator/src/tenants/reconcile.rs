@@ -21,7 +21,7 @@ use super::bindings::Wanted;
 use super::ledger::Ledger;
 use super::memory::{Remembered, Tenancy, Told};
 use super::plan::{Seen, SeenTenant, TenantsPlan, Verdict, plan};
-use super::status::{Outcome, Reach, is_bound, is_ready, status, summary};
+use super::status::{Outcome, Reach, event, is_bound, is_ready, status, summary};
 use super::usage::{self, Usage};
 use super::validate::ValidTenant;
 use super::{bindings, endpoint, observe, store};
@@ -30,6 +30,7 @@ use crate::build::network_policy;
 use crate::build::secret::Password;
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
+use crate::events::EventReason;
 use crate::key::{ClusterKey, TenantKey};
 use crate::node_client::Snapshot;
 use crate::validate::{ValidCluster, validate};
@@ -234,7 +235,23 @@ async fn look_after(
         .collect();
     let spoilt = found.spoilt.into_iter();
     all.extend(spoilt.filter(|(wanted, _)| !drawn.contains(&wanted.binding.user)));
+    // A Secret that the tenant had already.
+    let replaced: Vec<_> = all
+        .iter()
+        .map(|(wanted, _)| (wanted.binding.tenant.clone(), wanted.binding.user.clone()))
+        .filter(|place| drawn.contains(&place.1) && found.live.contains_key(place))
+        .collect();
     let passing = bindings::write(&ctx.client, &ctx.metrics, all, &found.live, remembered).await;
+    for place in replaced {
+        let object = objects
+            .iter()
+            .find(|object| TenantKey::from(object.as_ref()) == place.0);
+        if let Some(object) = object.filter(|_| remembered.checked.contains_key(&place)) {
+            let note = format!("user {} has a new password", place.1);
+            ctx.events
+                .publish_of_tenant(object, EventReason::PasswordReplaced, note);
+        }
+    }
     let must_retry = !passing.is_empty();
     let refused = remembered.refused.iter();
     let refused = refused.map(|((tenant, _), (_, refusal))| (tenant.clone(), refusal.clone()));
@@ -415,6 +432,7 @@ struct News {
     tenant: TenantKey,
     usage_changed: bool,
     status: CacheTenantStatus,
+    event: Option<(EventReason, String)>,
 }
 
 fn previous(object: &CacheTenant, tenant: &TenantKey, remembered: &Remembered) -> CacheTenantStatus {
@@ -442,6 +460,7 @@ fn change(
         object: Arc::clone(object),
         tenant,
         usage_changed: status.usage != previous.usage,
+        event: event(previous, &status),
         status,
     })
 }
@@ -486,6 +505,9 @@ async fn tell(
     while let Some((news, outcome)) = answers.next().await {
         match outcome {
             Ok(()) => {
+                if let Some((reason, note)) = news.event {
+                    ctx.events.publish_of_tenant(&news.object, reason, note);
+                }
                 let now = Instant::now();
                 let before = remembered.told.get(&news.tenant);
                 let usage_at = before
