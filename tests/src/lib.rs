@@ -18,6 +18,7 @@ mod namespace;
 mod operator;
 mod peer;
 pub mod report;
+pub mod rights;
 mod stand_ins;
 mod wait;
 
