@@ -11,6 +11,7 @@ CLUSTER := tests/cluster/cluster
 CLUSTER_DIR ?= $(CURDIR)/.cluster
 NODES ?= 1
 DENY_VERSION := 0.20.2
+SBOM_VERSION := 0.5.9
 FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= resp_parser pipeline script ring
@@ -22,7 +23,7 @@ export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 
 STATIC := target/$(TRIPLE)/release
 
-.PHONY: help demo test check fmt generate build images deny chart \
+.PHONY: help demo test check fmt generate build images deny sbom chart \
 	cluster-up cluster-down test-e2e test-scale bench soak chaos tenancy fuzz clean
 
 help: ## Show this list
@@ -58,6 +59,9 @@ images: build ## Both images, into the development cluster (or the kind cluster 
 
 deny: ## Licences, banned crates and sources; advisories where their database can be fetched
 	@tests/tools/deny $(DENY_VERSION)
+
+sbom: ## What is in the two programs, as CycloneDX JSON in target/sbom
+	@tests/tools/sbom $(SBOM_VERSION) target/sbom
 
 chart: ## Lint the chart and render it with every value in use
 	@tests/tools/chart

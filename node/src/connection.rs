@@ -207,14 +207,14 @@ impl Pipeline {
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
                         let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
-                        execute(
+                        run(
                             &mut Context {
                                 node,
                                 stats,
                                 session,
                                 now_ms,
                             },
-                            args,
+                            (args, command.len),
                             &mut self.reply,
                         );
                     }
@@ -415,8 +415,14 @@ impl Pipeline {
         if !self.reply.has_buffer() {
             self.reply.use_buffer(buffers::take_output());
         }
-        let mailbox = &self.session.client.mailbox;
+        let (mailbox, begin) = (&self.session.client.mailbox, self.reply.len());
         mailbox.collect(&mut self.reply, self.sent + COLLECTED_BYTES_MAX);
+        self.pay_for_letters(self.reply.len() - begin);
+    }
+
+    /// Messages are not refused: the tenant's next commands are.
+    fn pay_for_letters(&self, bytes: usize) {
+        pay(&self.node, &self.session.keyspace, bytes, clock::now_ms);
     }
 
     /// Takes letters to be sent, now that all replies are. Says whether there are any.
@@ -427,6 +433,7 @@ impl Pipeline {
         }
         if let Some(letter) = mailbox.take_large() {
             self.letter = letter;
+            self.pay_for_letters(self.letter.len());
         } else {
             self.collect_letters();
         }
@@ -573,6 +580,24 @@ fn ask_for_rate(node: &Node, keyspace: &Keyspace, is_throttled: &mut bool, now_m
     }
     *is_throttled = waits;
     rate
+}
+
+/// Executes a command that takes so many bytes of the input, and has its tenant pay for it.
+fn run(context: &mut Context<'_>, (args, request_bytes): (Args<'_>, usize), reply: &mut Reply) {
+    let reply_begin = reply.len();
+    // What is refused is free, or those that try again would never get out of debt.
+    if !execute(context, args, reply) {
+        let (bytes, now_ms) = (request_bytes + reply.len() - reply_begin, context.now_ms);
+        pay(context.node, &context.session.keyspace, bytes, || now_ms);
+    }
+}
+
+/// Counts bytes that a tenant sent or is sent; nothing of the cluster's own clients.
+#[inline]
+fn pay(node: &Node, keyspace: &Keyspace, bytes: usize, now_ms: impl FnOnce() -> u64) {
+    if let Some(space) = keyspace.tenant() {
+        space.limits.pay(bytes, node.store.slots(), now_ms());
+    }
 }
 
 /// Whether the command in front, whose slot is or isn't moving, goes on waiting for it; it has waited since `since_ms`.

@@ -5,6 +5,7 @@
 
 use annulus_ring::{Address, Slot};
 
+use crate::store::limits::RateLimit;
 use crate::store::{TooBig, WrongType};
 
 /// Why a command was refused, or failed. Displayed as the error reply, without the leading `-`.
@@ -98,15 +99,13 @@ pub enum CommandError {
         /// For what.
         command: String,
     },
-    /// The tenant's commands come faster than it may send them.
-    #[error(
-        "THROTTLED tenant {tenant} may run {per_second} operations a second on this node; wait, or raise its quota"
-    )]
+    /// The tenant does more than it may.
+    #[error("THROTTLED tenant {tenant} may {limit} a second on this node; wait, or raise its quota")]
     Throttled {
         /// Its namespace and name.
         tenant: String,
-        /// This node's part of its rate.
-        per_second: u64,
+        /// What it may do.
+        limit: RateLimit,
     },
     /// Longer than the tenant's values may be.
     #[error("ERR a value of tenant {tenant} may have {bytes_max} bytes at most, by its quota")]

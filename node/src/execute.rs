@@ -56,13 +56,15 @@ pub struct Keyed<'a, 'store> {
     pub reply: &'a mut Reply,
 }
 
-/// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`.
-pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
+/// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`. Says whether it was
+/// refused by the tenant's rates.
+pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> bool {
     let (start, errors, waiting) = (reply.len(), reply.errors(), context.session.unsettled.len());
     let mode = context.session.reply_mode;
     if mode == ReplyMode::SkipNext {
         context.session.reply_mode = ReplyMode::SkipThis;
     }
+    let mut is_throttled = false;
     let ending = match dispatch(context, args, reply) {
         Ok(None) => None,
         Ok(Some(index)) => Some((
@@ -85,6 +87,7 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
                 *secure = context.session.client.secure.load(Ordering::Relaxed);
                 context.stats.moved_replies.add(1);
             }
+            is_throttled = matches!(error, CommandError::Throttled { .. });
             // A command may fail half-way through its reply.
             reply.truncate(start);
             reply.error(&error);
@@ -122,6 +125,7 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) {
         .session
         .unsettled
         .place_reply(waiting, &(start..reply.len()));
+    is_throttled
 }
 
 /// A command that answers an error.
@@ -231,11 +235,11 @@ fn check_tenant(context: &Context<'_>, entry: &Entry, args: Args<'_>) -> Outcome
         });
     }
     // Those that are to wait have waited before they came here.
-    if let Rate::Refused(per_second) = limits.operate(node.store.slots(), context.now_ms, false) {
+    if let Rate::Refused(limit) = limits.operate(node.store.slots(), context.now_ms, false) {
         counters.throttled.add(1);
         return Err(CommandError::Throttled {
             tenant: tenant.label().to_owned(),
-            per_second,
+            limit,
         });
     }
     if command.flags.has(Flags::WRITE.and(Flags::DENY_OOM)) {

@@ -1,6 +1,6 @@
 //! Kubernetes Events, with static reasons.
 
-use annulus_crds::v1alpha1::CacheCluster;
+use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
 use annulus_ring::{ChangeReason, RingDocument};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -37,6 +37,12 @@ pub enum EventReason {
     Autoscaled,
     /// The spec breaks a rule.
     InvalidSpec,
+    /// A tenant got in.
+    TenantAccepted,
+    /// Something that a tenant asks for is refused.
+    TenantRefused,
+    /// A user of a tenant has a new password.
+    PasswordReplaced,
 }
 
 impl EventReason {
@@ -54,6 +60,9 @@ impl EventReason {
             Self::PodReplaced => "PodReplaced",
             Self::Autoscaled => "Autoscaled",
             Self::InvalidSpec => "InvalidSpec",
+            Self::TenantAccepted => "TenantAccepted",
+            Self::TenantRefused => "TenantRefused",
+            Self::PasswordReplaced => "PasswordReplaced",
         }
     }
 
@@ -63,6 +72,7 @@ impl EventReason {
             | Self::FailedOver
             | Self::NodeFailed
             | Self::InvalidSpec
+            | Self::TenantRefused
             | Self::RingRestored => EventType::Warning,
             _ => EventType::Normal,
         }
@@ -73,6 +83,8 @@ impl EventReason {
             Self::PodReplaced => "Replace",
             Self::Autoscaled => "Scale",
             Self::InvalidSpec => "Validate",
+            Self::TenantAccepted | Self::TenantRefused => "Bind",
+            Self::PasswordReplaced => "Rotate",
             _ => "AdvanceRing",
         }
     }
@@ -108,6 +120,21 @@ impl Events {
             name: Some(pod.to_owned()),
             ..ObjectReference::default()
         });
+        self.send(cluster.object_ref(&()), reason, secondary, note);
+    }
+
+    /// The same of a tenant, in its own namespace.
+    pub fn publish_of_tenant(&self, tenant: &CacheTenant, reason: EventReason, note: String) {
+        self.send(tenant.object_ref(&()), reason, None, note);
+    }
+
+    fn send(
+        &self,
+        object: ObjectReference,
+        reason: EventReason,
+        secondary: Option<ObjectReference>,
+        note: String,
+    ) {
         let event = Event {
             type_: reason.type_(),
             reason: reason.as_str().to_owned(),
@@ -116,9 +143,9 @@ impl Events {
             secondary,
         };
         self.metrics.wrote("Event", "create");
-        let (recorder, cluster) = (self.recorder.clone(), cluster.object_ref(&()));
+        let recorder = self.recorder.clone();
         tokio::spawn(async move {
-            if let Err(error) = recorder.publish(&event, &cluster).await {
+            if let Err(error) = recorder.publish(&event, &object).await {
                 warn!(%error, reason = reason.as_str(), "can't publish an event");
             }
         });

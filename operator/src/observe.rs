@@ -278,7 +278,10 @@ pub async fn secret(ctx: &Context, cluster: &ValidCluster) -> Result<SecretState
 }
 
 /// The objects of a store that carry the cluster's label.
-fn of_cluster<K>(store: &kube::runtime::reflector::Store<K>, key: &ClusterKey) -> Vec<std::sync::Arc<K>>
+pub(crate) fn of_cluster<K>(
+    store: &kube::runtime::reflector::Store<K>,
+    key: &ClusterKey,
+) -> Vec<std::sync::Arc<K>>
 where
     K: kube::Resource<DynamicType = ()>
         + kube::runtime::reflector::Lookup<DynamicType = ()>

@@ -14,6 +14,7 @@
 pub mod admission;
 pub mod bindings;
 pub mod controller;
+pub mod endpoint;
 pub mod ledger;
 pub mod memory;
 pub mod observe;

@@ -10,6 +10,7 @@ mod support;
 
 use annulus_operator::reconcile::{ReconcileError, Retry};
 use annulus_ring::{Epoch, RingDocument};
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use support::node::FakeNode;
 use support::world::{CLUSTER, RING, SET, UID, World};
@@ -385,4 +386,34 @@ async fn a_pod_that_never_served_gets_the_newest_template_at_once() {
         ["DELETE /api/v1/namespaces/shop/pods/demo-1"],
         "the others wait for it"
     );
+}
+
+#[tokio::test]
+async fn the_certificate_names_the_addresses_that_clients_are_sent_to() {
+    let mut world = World::new("nodes: 2, tls: {enabled: true}");
+    // The Services are made in the first, and seen in the second.
+    for _ in 0..2 {
+        world.reconcile().await.unwrap();
+    }
+    let service = world.api.get("/api/v1/namespaces/shop/services/demo-1-node");
+    let address = service.expect("the node's Service")["spec"]["clusterIP"].clone();
+    let names = ["demo.shop.svc", address.as_str().unwrap()];
+    let certificate = |world: &World| {
+        let secret = world.api.get("/api/v1/namespaces/shop/secrets/demo-tls").unwrap();
+        let secret: Secret = serde_json::from_value(secret).unwrap();
+        secret.data.unwrap()["tls.crt"].0.clone()
+    };
+    let pem = certificate(&world);
+    let chain = annulus_proto::certificate::certificates("test", &pem).unwrap();
+    let leaf = webpki::EndEntityCert::try_from(&chain[0]).unwrap();
+    let is_named = |name: &str| {
+        let name = rustls::pki_types::ServerName::try_from(name).unwrap();
+        leaf.verify_is_valid_for_subject_name(&name).is_ok()
+    };
+    for name in names {
+        assert!(is_named(name), "{name}");
+    }
+    assert!(!is_named("10.255.0.1") && !is_named("other.shop.svc"));
+    world.reconcile().await.unwrap();
+    assert!(certificate(&world) == pem, "nothing changed");
 }

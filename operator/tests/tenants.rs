@@ -124,6 +124,104 @@ async fn a_tenant_gets_a_binding_with_which_nodes_let_it_in() {
 }
 
 #[tokio::test]
+async fn a_binding_has_what_tls_asks_for() {
+    let spec =
+        "nodes: 2, tls: {enabled: true, clientAuth: Required}, tenancy: {allowedNamespaces: {from: All}}";
+    let (mut world, _nodes) = running(spec).await;
+    world.reconcile().await.unwrap();
+    world.tenant("blog", "cache", 1, "");
+    world.pass().await.unwrap();
+    let binding = |world: &World| secret(world, &binding_path("blog", "cache-binding"));
+    let first = binding(&world);
+    let password = text(&first, "password");
+    assert_eq!(
+        text(&first, "uri"),
+        format!("rediss://blog.cache:{password}@demo.shop.svc:6380")
+    );
+    assert_eq!(text(&first, "port"), "6380");
+    let made = |name: &str| secret(&world, &format!("/api/v1/namespaces/shop/secrets/{name}"));
+    assert_eq!(text(&first, "ca.crt"), text(&made("demo-tls"), "ca.crt"));
+    for key in ["tls.crt", "tls.key"] {
+        assert_eq!(text(&first, key), text(&made("demo-client-tls"), key), "{key}");
+        assert_ne!(text(&first, key), text(&made("demo-tls"), key), "the nodes' own");
+    }
+    // The authority is another one: bindings follow, with the password that they have.
+    for name in ["demo-ca", "demo-tls", "demo-client-tls"] {
+        world
+            .api
+            .remove(&format!("/api/v1/namespaces/shop/secrets/{name}"));
+    }
+    let mut fresh = World::of(world.api.clone());
+    fresh.reconcile().await.unwrap();
+    fresh.pass().await.unwrap();
+    let next = binding(&fresh);
+    assert_ne!(text(&next, "ca.crt"), text(&first, "ca.crt"));
+    assert_eq!(
+        text(&next, "ca.crt"),
+        text(
+            &secret(&fresh, "/api/v1/namespaces/shop/secrets/demo-tls"),
+            "ca.crt"
+        )
+    );
+    assert_eq!(text(&next, "password"), password);
+}
+
+#[tokio::test]
+async fn events_tell_who_is_let_in_and_who_is_refused() {
+    let (mut world, _nodes) = running("nodes: 2, tenancy: {limits: {quota: {connections: 5}}}").await;
+    world.tenant("shop", "cache", 1, "");
+    world.tenant("blog", "cache", 1, "");
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    let path = binding_path("shop", "cache-binding");
+    let mut passwords = vec![text(&secret(&world, &path), "password")];
+    world.api.edit(&tenant_path("shop", "cache"), |tenant| {
+        tenant["metadata"]["annotations"] = json!({"annulus.dev/rotate": "1"});
+    });
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    passwords.push(text(&secret(&world, &path), "password"));
+    world.api.edit(&tenant_path("shop", "cache"), |tenant| {
+        tenant["spec"]["quota"] = json!({"connections": 6});
+        tenant["metadata"]["generation"] = json!(2);
+    });
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    let published = |world: &World| {
+        let mut events = world.events.list("/events/");
+        events.retain(|event| event["regarding"]["kind"] == "CacheTenant");
+        events
+    };
+    while published(&world).len() < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut told: Vec<String> = published(&world)
+        .iter()
+        .map(|event| {
+            let of = event["metadata"]["namespace"].as_str().unwrap();
+            let (reason, note) = (event["reason"].as_str().unwrap(), event["note"].as_str().unwrap());
+            format!("{of} {reason} {note}")
+        })
+        .collect();
+    told.sort();
+    let begins = [
+        "blog TenantRefused NamespaceNotAllowed: CacheCluster shop/demo takes tenants of its own namespace only",
+        "shop PasswordReplaced user shop.cache has a new password",
+        "shop TenantAccepted the credentials are in Secret cache-binding",
+        "shop TenantRefused QuotaTooHigh: spec.quota.connections is 6",
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:#?}");
+    for (told, begin) in told.iter().zip(begins) {
+        assert!(told.starts_with(begin), "{told}");
+    }
+    let all = format!("{:?}", published(&world));
+    assert!(passwords.iter().all(|password| !all.contains(password)));
+}
+
+#[tokio::test]
 async fn tenants_at_rest_cause_no_write_and_no_command() {
     let (mut world, nodes) = running(OPEN).await;
     for number in 0..20 {

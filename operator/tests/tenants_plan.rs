@@ -108,7 +108,7 @@ fn whom_a_cluster_takes() {
             "nodes: 1, tenancy: {{allowedNamespaces: {{from: Selector, selector: {{matchExpressions: [{{key: team, operator: {operator}}}]}}}}"
         )
     };
-    let rows: [(&str, String, &str, &str, Option<&str>); 20] = [
+    let rows: [(&str, String, &str, &str, Option<&str>); 21] = [
         ("own namespace", "nodes: 1, tenancy: {".to_owned(), "n", "", None),
         (
             "another namespace",
@@ -174,6 +174,13 @@ fn whom_a_cluster_takes() {
             format!("{ALL}, limits: {{quota: {{opsPerSecond: 5}}}}"),
             "a",
             "quota: {opsPerSecond: 6}",
+            Some("QuotaTooHigh"),
+        ),
+        (
+            "bytes above",
+            format!("{ALL}, limits: {{quota: {{bytesPerSecond: 1Mi}}}}"),
+            "a",
+            "quota: {bytesPerSecond: 2Mi}",
             Some("QuotaTooHigh"),
         ),
         (
@@ -262,29 +269,41 @@ fn copies_and_derived_budgets_count() {
 
 #[test]
 fn what_a_tenant_gets() {
-    let spec = "nodes: 1, tenancy: {defaults: {quota: {memory: 8Mi, guaranteedMemory: 1Mi, connections: 50, overRate: Delay}, ttl: {default: 1h}}, limits: {quota: {connections: 20, opsPerSecond: 100}, maxTtl: 24h}}";
+    let spec = "nodes: 1, tenancy: {defaults: {quota: {memory: 8Mi, guaranteedMemory: 1Mi, connections: 50, overRate: Delay}, ttl: {default: 1h}}, limits: {quota: {connections: 20, opsPerSecond: 100, bytesPerSecond: 2Mi}, maxTtl: 24h}}";
     let cluster = cluster(spec);
     let rows = [
         (
             "nothing said",
             "",
-            (Some(8 * MIB), MIB, Some(20), Some(100), OverRate::Delay),
+            (
+                Some(8 * MIB),
+                MIB,
+                Some(20),
+                [Some(100), Some(2 * MIB)],
+                OverRate::Delay,
+            ),
             (Some(3_600_000), Some(86_400_000)),
         ),
         (
             "all said",
-            "quota: {memory: 2Mi, guaranteedMemory: 0, connections: 3, opsPerSecond: 4, overRate: Reject}, ttl: {default: 1m, max: 2m}",
-            (Some(2 * MIB), 0, Some(3), Some(4), OverRate::Reject),
+            "quota: {memory: 2Mi, guaranteedMemory: 0, connections: 3, opsPerSecond: 4, bytesPerSecond: 1Mi, overRate: Reject}, ttl: {default: 1m, max: 2m}",
+            (Some(2 * MIB), 0, Some(3), [Some(4), Some(MIB)], OverRate::Reject),
             (Some(60_000), Some(120_000)),
         ),
         (
             "a default beyond what it allows itself",
             "ttl: {max: 10m}",
-            (Some(8 * MIB), MIB, Some(20), Some(100), OverRate::Delay),
+            (
+                Some(8 * MIB),
+                MIB,
+                Some(20),
+                [Some(100), Some(2 * MIB)],
+                OverRate::Delay,
+            ),
             (Some(600_000), Some(600_000)),
         ),
     ];
-    for (case, asks, (memory, guaranteed, connections, ops, over), (default_ms, max_ms)) in rows {
+    for (case, asks, (memory, guaranteed, connections, rates, over), (default_ms, max_ms)) in rows {
         let ledger = with(&cluster, &[tenant("n", "t", asks)]);
         let given = &ledger.document.tenants[0];
         let quota = given.quota;
@@ -293,10 +312,10 @@ fn what_a_tenant_gets() {
                 quota.memory_bytes,
                 quota.guaranteed_bytes,
                 quota.connections,
-                quota.ops_per_second,
+                [quota.ops_per_second, quota.bytes_per_second],
                 quota.over_rate
             ),
-            (memory, guaranteed, connections, ops, over),
+            (memory, guaranteed, connections, rates, over),
             "{case}"
         );
         assert_eq!(
@@ -594,6 +613,7 @@ fn mistakes_in_a_tenant_are_named() {
         ("t", "quota: {maxValueBytes: 0}", "spec.quota.maxValueBytes"),
         ("t", "quota: {connections: 0}", "spec.quota.connections"),
         ("t", "quota: {opsPerSecond: 0}", "spec.quota.opsPerSecond"),
+        ("t", "quota: {bytesPerSecond: 1Ki}", "spec.quota.bytesPerSecond"),
         ("t", "quota: {keys: 0}", "spec.quota.keys"),
         ("t", "ttl: {default: 2h, max: 1h}", "spec.ttl.default"),
         ("t", "ttl: {default: 1d}", "spec.ttl.default"),

@@ -84,7 +84,10 @@ pub struct Quota {
     /// Commands a second in the whole cluster, as with the memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_per_second: Option<u64>,
-    /// What happens to commands beyond that.
+    /// Bytes of requests, replies and messages a second in the whole cluster, as with the memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// What happens to commands beyond these rates.
     pub over_rate: OverRate,
     /// The longest value.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ mod idle;
 mod isolation;
 mod leader;
 mod many;
+mod rights;
 mod scale;
 mod stand_ins;
 mod webhook_away;

@@ -3,6 +3,7 @@
 //! A window of the log lies between two marks. A mark is a request that nobody else makes, so no clock is needed
 //! and nothing between is missed.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use kube::Api;
 use serde::Deserialize;
 
 use crate::kubernetes::{Kubernetes, cluster_dir};
+use crate::rights::Right;
 use crate::wait::{seconds, until};
 
 /// The audit log of the development cluster.
@@ -31,6 +33,16 @@ pub struct Request {
     user: User,
     #[serde(default)]
     object_ref: Object,
+    #[serde(default)]
+    response_status: Outcome,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Outcome {
+    code: u16,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -41,6 +53,8 @@ struct User {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 struct Object {
+    #[serde(rename = "apiGroup")]
+    group: String,
     resource: String,
     subresource: String,
     namespace: String,
@@ -61,9 +75,37 @@ impl Request {
         ) && self.object_ref.resource != "leases"
     }
 
+    /// Whether it was refused because the user has not the right. Other refusals have the same code.
+    pub fn is_forbidden(&self) -> bool {
+        let decision = self.annotations.get("authorization.k8s.io/decision");
+        decision.is_some_and(|decision| decision == "forbid")
+    }
+
+    /// Whether it made an object.
+    pub fn has_created(&self) -> bool {
+        self.response_status.code == 201
+    }
+
+    /// The right that it needs.
+    pub fn right(&self) -> Right {
+        let Object {
+            group,
+            resource,
+            subresource,
+            ..
+        } = &self.object_ref;
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        Right {
+            group: group.clone(),
+            resource: format!("{resource}{slash}{subresource}"),
+            verb: self.verb.clone(),
+        }
+    }
+
     /// Verb and object.
     pub fn describe(&self) -> String {
         let Object {
+            group: _,
             resource,
             subresource,
             namespace,
@@ -121,7 +163,33 @@ impl<'a> AuditLog<'a> {
             .collect()
     }
 
+    /// All requests of a user about objects, as far back as the log goes.
+    pub async fn of_user(&self, user: &str) -> Result<Vec<Request>> {
+        let mut requests = Vec::new();
+        for path in self.rotated().await?.iter().chain([&self.path]) {
+            let text = tokio::fs::read_to_string(path).await?;
+            // The last line may be only half written.
+            let lines = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+            for line in lines.lines().filter(|line| line.contains(user)) {
+                let request: Request =
+                    serde_json::from_str(line).with_context(|| format!("in the audit log: {line}"))?;
+                if request.is_from(user) && !request.object_ref.resource.is_empty() {
+                    requests.push(request);
+                }
+            }
+        }
+        Ok(requests)
+    }
+
     async fn newest_rotated(&self) -> Result<String> {
+        match self.rotated().await?.iter().max() {
+            Some(newest) => Ok(tokio::fs::read_to_string(newest).await?),
+            None => Ok(String::new()),
+        }
+    }
+
+    /// The parts of the log that came before.
+    async fn rotated(&self) -> Result<Vec<PathBuf>> {
         let folder = self.path.parent().context("the log has no folder")?;
         let mut entries = tokio::fs::read_dir(folder).await?;
         let mut rotated = Vec::new();
@@ -130,9 +198,6 @@ impl<'a> AuditLog<'a> {
                 rotated.push(entry.path());
             }
         }
-        match rotated.iter().max() {
-            Some(newest) => Ok(tokio::fs::read_to_string(newest).await?),
-            None => Ok(String::new()),
-        }
+        Ok(rotated)
     }
 }

@@ -19,6 +19,7 @@ mod namespace;
 mod operator;
 mod peer;
 pub mod report;
+pub mod rights;
 mod stand_ins;
 mod tenant;
 mod wait;

@@ -92,7 +92,12 @@ pub struct TenantQuota {
     #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ops_per_second: Option<u64>,
-    /// What happens to commands beyond that rate. Default: `Reject`.
+    /// Bytes of requests, replies and messages a second in the whole cluster, for example `10Mi`, at least 64Ki. What one
+    /// command takes beyond that is paid back before the next one.
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).compareTo(quantity('64Ki')) >= 0").message("quota.bytesPerSecond must be a quantity of at least 64Ki, for example 10Mi"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<Quantity>,
+    /// What happens to commands beyond these rates. Default: `Reject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_rate: Option<OverRate>,
     /// The longest value, for example `1Mi`.
@@ -105,7 +110,7 @@ pub struct TenantQuota {
     pub keys: Option<u64>,
 }
 
-/// What happens to commands beyond the rate.
+/// What happens to commands beyond a rate.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverRate {
     /// They are answered with an error.

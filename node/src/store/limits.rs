@@ -2,8 +2,10 @@
 //!
 //! Everything here is a number that the tenants document sets and that commands read; a limit that is not set is no
 //! limit. Rates are kept as the time at which the tenant has used up what it was given (the generic cell rate algorithm,
-//! as in ITU-T I.371): one number, no refilling.
+//! as in ITU-T I.371): one number, no refilling. An operation is asked for before it is done. Bytes are known only behind it,
+//! so they are asked for without a number and paid later: whoever is not in debt may begin.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use annulus_proto::tenants::{OverRate, Quota, TtlBounds};
@@ -17,6 +19,12 @@ const BURST_NS: u64 = 100_000_000;
 /// So many may come at once whatever the rate is: clients send the commands of one task together.
 const BURST_OPERATIONS: u64 = 16;
 
+/// A node allows so many bytes a second however few slots it has: clients must be able to learn where to go.
+const BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+
+/// What one command takes beyond the rate is paid back by waiting, but not for longer than this.
+const DEBT_NS_MAX: u64 = 60_000_000_000;
+
 /// A tenant's limits. All of them are read without locks, each by itself.
 #[derive(Debug)]
 pub struct Limits {
@@ -25,12 +33,15 @@ pub struct Limits {
     keys: AtomicU64,
     connections: AtomicU32,
     ops_per_second: AtomicU64,
+    bytes_per_second: AtomicU64,
     delays: AtomicBool,
     value_bytes_max: AtomicU64,
     ttl_default_ms: AtomicU64,
     ttl_max_ms: AtomicU64,
     /// Up to this moment, in nanoseconds, what the tenant may do is done.
     used_up_to_ns: AtomicU64,
+    /// The same for the bytes that it sends and receives.
+    paid_up_to_ns: AtomicU64,
 }
 
 impl Default for Limits {
@@ -42,11 +53,13 @@ impl Default for Limits {
             keys: unlimited(),
             connections: AtomicU32::new(u32::MAX),
             ops_per_second: unlimited(),
+            bytes_per_second: unlimited(),
             delays: AtomicBool::new(false),
             value_bytes_max: unlimited(),
             ttl_default_ms: unlimited(),
             ttl_max_ms: unlimited(),
             used_up_to_ns: AtomicU64::new(0),
+            paid_up_to_ns: AtomicU64::new(0),
         }
     }
 }
@@ -65,10 +78,38 @@ pub fn part_of(whole: u64, slots: u32) -> u64 {
 pub enum Rate {
     /// It may be done.
     Within,
-    /// It is refused: so many a second may be done here.
-    Refused(u64),
+    /// It is refused, by this limit.
+    Refused(RateLimit),
     /// It has to wait for so many milliseconds.
     Wait(u64),
+}
+
+/// This node's part of a rate. Displayed as what a tenant may do in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimit {
+    /// Commands.
+    Operations(u64),
+    /// Bytes of requests, replies and messages.
+    Bytes(u64),
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operations(count) => write!(formatter, "run {count} operations"),
+            Self::Bytes(bytes) => write!(formatter, "send and receive {bytes} bytes"),
+        }
+    }
+}
+
+/// From when on something more is used; `used_up_to_ns` is at most so far ahead of this moment.
+fn begin_ns(used_up_to_ns: u64, moment_ns: u64, ahead_ns_max: u64) -> u64 {
+    // A clock that was set back must not keep the tenant out.
+    if used_up_to_ns > moment_ns.saturating_add(ahead_ns_max) {
+        moment_ns
+    } else {
+        used_up_to_ns.max(moment_ns)
+    }
 }
 
 impl Limits {
@@ -80,6 +121,7 @@ impl Limits {
             (&self.guaranteed_bytes, quota.guaranteed_bytes),
             (&self.keys, limit(quota.keys)),
             (&self.ops_per_second, limit(quota.ops_per_second)),
+            (&self.bytes_per_second, limit(quota.bytes_per_second)),
             (&self.value_bytes_max, limit(quota.value_bytes_max)),
             (&self.ttl_default_ms, limit(ttl.default_ms)),
             (&self.ttl_max_ms, limit(ttl.max_ms)),
@@ -149,8 +191,18 @@ impl Limits {
     /// Asks for one more operation, on a node with so many slots: by those who `may_wait` where operations beyond the rate
     /// wait, and by the others where they are refused.
     pub fn operate(&self, slots: u32, now_ms: u64, may_wait: bool) -> Rate {
+        if self.delays() != may_wait {
+            return Rate::Within;
+        }
+        match self.is_in_debt(slots, now_ms, may_wait) {
+            Rate::Within => self.take_operation(slots, now_ms, may_wait),
+            in_debt => in_debt,
+        }
+    }
+
+    fn take_operation(&self, slots: u32, now_ms: u64, may_wait: bool) -> Rate {
         let whole = self.ops_per_second.load(Ordering::Relaxed);
-        if whole == UNLIMITED || self.delays() != may_wait {
+        if whole == UNLIMITED {
             return Rate::Within;
         }
         let per_second = part_of(whole, slots).max(1);
@@ -159,13 +211,7 @@ impl Limits {
         let moment_ns = now_ms.saturating_mul(1_000_000);
         let mut outcome = Rate::Within;
         let next = |used_up_to_ns: u64| {
-            // A clock that was set back must not keep the tenant out.
-            let begin_ns = if used_up_to_ns > moment_ns + 2 * burst_ns {
-                moment_ns
-            } else {
-                used_up_to_ns.max(moment_ns)
-            };
-            let end_ns = begin_ns + step_ns;
+            let end_ns = begin_ns(used_up_to_ns, moment_ns, 2 * burst_ns) + step_ns;
             let ahead_ns = end_ns - moment_ns;
             if ahead_ns <= burst_ns {
                 outcome = Rate::Within;
@@ -174,7 +220,7 @@ impl Limits {
             outcome = if may_wait {
                 Rate::Wait((ahead_ns - burst_ns).div_ceil(1_000_000))
             } else {
-                Rate::Refused(per_second)
+                Rate::Refused(RateLimit::Operations(per_second))
             };
             None
         };
@@ -184,6 +230,48 @@ impl Limits {
             .ok();
         outcome
     }
+
+    /// Whether what was sent and received is more than the rate allows by now.
+    fn is_in_debt(&self, slots: u32, now_ms: u64, may_wait: bool) -> Rate {
+        let whole = self.bytes_per_second.load(Ordering::Relaxed);
+        if whole == UNLIMITED {
+            return Rate::Within;
+        }
+        let moment_ns = now_ms.saturating_mul(1_000_000);
+        let paid_up_to_ns = self.paid_up_to_ns.load(Ordering::Relaxed);
+        let ahead_ns = begin_ns(paid_up_to_ns, moment_ns, DEBT_NS_MAX) - moment_ns;
+        match ahead_ns.checked_sub(BURST_NS) {
+            None | Some(0) => Rate::Within,
+            Some(debt_ns) if may_wait => Rate::Wait(debt_ns.div_ceil(1_000_000)),
+            Some(_) => Rate::Refused(RateLimit::Bytes(bytes_of_node(whole, slots))),
+        }
+    }
+
+    /// So many bytes were received and sent for the tenant.
+    #[inline]
+    pub fn pay(&self, bytes: usize, slots: u32, now_ms: u64) {
+        let whole = self.bytes_per_second.load(Ordering::Relaxed);
+        if whole != UNLIMITED {
+            self.pay_for(bytes as u64, bytes_of_node(whole, slots), now_ms);
+        }
+    }
+
+    fn pay_for(&self, bytes: u64, per_second: u64, now_ms: u64) {
+        let cost_ns = bytes.saturating_mul(1_000_000_000) / per_second;
+        let moment_ns = now_ms.saturating_mul(1_000_000);
+        let next = |paid_up_to_ns: u64| {
+            let end_ns = begin_ns(paid_up_to_ns, moment_ns, DEBT_NS_MAX).saturating_add(cost_ns);
+            Some(end_ns.min(moment_ns.saturating_add(DEBT_NS_MAX)))
+        };
+        self.paid_up_to_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .ok();
+    }
+}
+
+/// What a node with so many slots has of a rate in bytes.
+fn bytes_of_node(whole: u64, slots: u32) -> u64 {
+    part_of(whole, slots).max(BYTES_PER_SECOND_MIN)
 }
 
 #[cfg(test)]
@@ -252,9 +340,76 @@ mod tests {
         assert_eq!(granted(5000), 0);
         assert_eq!(granted(5010), 10);
         assert_eq!(granted(60_000), 100, "what was not used is not kept for ever");
-        assert_eq!(limits.operate(slots, 60_000, false), Rate::Refused(1000));
+        assert_eq!(
+            limits.operate(slots, 60_000, false),
+            Rate::Refused(RateLimit::Operations(1000))
+        );
         assert_eq!(granted(1000), 100, "the clock was set back");
-        assert_eq!(limits.operate(slots / 2, 1000, false), Rate::Refused(500));
+        assert_eq!(
+            limits.operate(slots / 2, 1000, false),
+            Rate::Refused(RateLimit::Operations(500))
+        );
+    }
+
+    fn metered(over_rate: OverRate) -> Limits {
+        let quota = Quota {
+            bytes_per_second: Some(1_000_000),
+            over_rate,
+            ..Quota::default()
+        };
+        limits(quota, TtlBounds::default())
+    }
+
+    #[test]
+    fn bytes_are_paid_behind_the_command_that_took_them() {
+        let slots = u32::from(SLOT_COUNT);
+        let (rejects, delays) = (metered(OverRate::Reject), metered(OverRate::Delay));
+        let refused = |bytes| Rate::Refused(RateLimit::Bytes(bytes));
+        // What was paid at 5000 ms, the node's slots, then a moment and what is said to each of the two.
+        let rows = [
+            ("nothing yet", 0, slots, 5000, None),
+            ("a tenth of a second's", 100_000, slots, 5000, None),
+            ("a little more", 101_000, slots, 5000, Some(1)),
+            ("a little later", 101_000, slots, 5001, None),
+            ("a large command", 5_000_000, slots, 5000, Some(4900)),
+            ("half of it paid back", 5_000_000, slots, 7500, Some(2400)),
+            ("all of it paid back", 5_000_000, slots, 9900, None),
+            ("on a node with a quarter", 100_000, slots / 4, 5000, Some(300)),
+            ("a debt ends", 9_000_000_000_usize, slots, 5000, Some(59_900)),
+            ("a minute later", 9_000_000_000_usize, slots, 64_900, None),
+            ("the clock was set back", 9_000_000_000_usize, slots, 4999, None),
+            ("without slots", 1600, 0, 5000, None),
+            ("without slots, too much", 16_384, 0, 5000, Some(900)),
+        ];
+        for (case, paid_bytes, slots, now_ms, wait_ms) in rows {
+            for limits in [&rejects, &delays] {
+                limits.paid_up_to_ns.store(0, Ordering::Relaxed);
+                limits.pay(paid_bytes, slots, 5000);
+            }
+            let per_second = part_of(1_000_000, slots).max(16 << 10);
+            let told = wait_ms.map_or(Rate::Within, |_| refused(per_second));
+            assert_eq!(rejects.operate(slots, now_ms, false), told, "{case}");
+            assert_eq!(rejects.operate(slots, now_ms, true), Rate::Within, "{case}");
+            let told = wait_ms.map_or(Rate::Within, Rate::Wait);
+            assert_eq!(delays.operate(slots, now_ms, true), told, "{case}");
+            assert_eq!(delays.operate(slots, now_ms, false), Rate::Within, "{case}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_in_debt_uses_up_no_operation() {
+        let quota = Quota {
+            bytes_per_second: Some(1_000_000),
+            ops_per_second: Some(1),
+            ..Quota::default()
+        };
+        let (limits, slots) = (limits(quota, TtlBounds::default()), u32::from(SLOT_COUNT));
+        limits.pay(2_000_000, slots, 5000);
+        for _ in 0..100 {
+            let refused = Rate::Refused(RateLimit::Bytes(1_000_000));
+            assert_eq!(limits.operate(slots, 5000, false), refused);
+        }
+        assert_eq!(limits.operate(slots, 6900, false), Rate::Within);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod moving_slots;
 mod peers;
 mod process;
 mod processes;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;

@@ -367,6 +367,85 @@ fn operations_beyond_the_rate_are_refused_or_wait() {
     }
 }
 
+fn metered(over_rate: OverRate) -> Quota {
+    Quota {
+        bytes_per_second: Some(1 << 20),
+        over_rate,
+        ..Quota::default()
+    }
+}
+
+#[test]
+fn bytes_beyond_the_rate_are_paid_back_before_the_next_command() {
+    let tenants = vec![
+        with_quota(1, "refused", metered(OverRate::Reject)),
+        with_quota(2, "waits", metered(OverRate::Delay)),
+        with_quota(3, "listens", metered(OverRate::Reject)),
+        tenant(4, "other"),
+    ];
+    let server = start(&options(), tenants);
+    let large = vec![b'v'; 4 << 20];
+    let set = encode(&[b"SET", b"k", &large]);
+
+    // One command may be larger than a second's bytes, as a request and as a reply. It is what comes behind it that pays.
+    let mut refused = log_in(&server, "refused");
+    refused.send(&set);
+    refused.expect("+OK\r\n");
+    let expected = "-THROTTLED tenant secret-namespace-of-refused/refused may send and receive 1048576 bytes a second on this node";
+    let reply = refused.ask("GET k");
+    assert!(reply.starts_with(expected), "{reply}");
+    // So do all of its connections, which can log in all the same.
+    let reply = log_in(&server, "refused").ask("PING");
+    assert!(reply.starts_with(expected), "{reply}");
+    assert!(space(&server, 1).counters.throttled.get() >= 2);
+    // Refused requests cost nothing: whoever tries again gets through.
+    let until_taken = |refused: &mut Client, command: &[u8]| {
+        let began = Instant::now();
+        loop {
+            refused.send(command);
+            let reply = refused.reply();
+            if !reply.starts_with(b"-THROTTLED") {
+                return reply;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "four seconds are owed");
+        }
+    };
+    assert_eq!(until_taken(&mut refused, &set), b"+OK\r\n");
+    assert!(until_taken(&mut refused, b"GET k\r\n").len() > large.len());
+    let reply = refused.ask("PING");
+    assert!(reply.starts_with(expected), "the reply was paid for: {reply}");
+
+    let mut waits = log_in(&server, "waits");
+    let began = Instant::now();
+    waits.send(encode(&[b"SET", b"k", &vec![b'v'; 1 << 20]]));
+    waits.send("PING\r\n");
+    let mut other = log_in(&server, "other");
+    other.check("PING", "+PONG\r\n");
+    waits.expect("+OK\r\n+PONG\r\n");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(800), "{took:?}");
+    assert_eq!(space(&server, 2).counters.throttled.get(), 1);
+
+    // Messages count for who hears them, as often as they are heard.
+    let (mut listens, mut speaks) = (log_in(&server, "listens"), log_in(&server, "listens"));
+    listens.ask("SUBSCRIBE news");
+    speaks.send(encode(&[b"PUBLISH", b"news", &vec![b'v'; 90 << 10]]));
+    speaks.expect(":1\r\n");
+    assert!(listens.reply().len() > 90 << 10);
+    let reply = speaks.ask("PING");
+    assert!(reply.starts_with("-THROTTLED"), "{reply}");
+
+    // Limits change live.
+    let free = ["refused", "waits", "listens", "other"];
+    let free = (1..).zip(free).map(|(id, name)| tenant(id, name)).collect();
+    adopt(&server, 2, free);
+    for client in [&mut refused, &mut waits] {
+        client.send(&set);
+        client.send("PING\r\n");
+        client.expect("+OK\r\n+PONG\r\n");
+    }
+}
+
 /// Many connections of one tenant keep a thread busy: another tenant's command waits for turns, not for all of them.
 #[test]
 fn another_tenants_command_waits_for_one_turn() {

@@ -1,6 +1,8 @@
 //! A tenant's binding: a Secret in its namespace after the Service Binding specification, with what a client needs.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use annulus_crds::v1alpha1::CacheTenant;
 use k8s_openapi::ByteString;
@@ -11,6 +13,7 @@ use kube::Resource;
 use super::MANAGED_BY;
 use super::secret::Password;
 use crate::key::TenantKey;
+use crate::pki::Files;
 
 /// The Secret's type, as the specification forms it.
 pub const BINDING_TYPE: &str = "servicebinding.io/redis";
@@ -18,6 +21,33 @@ pub const BINDING_TYPE: &str = "servicebinding.io/redis";
 pub const PASSWORD_KEY: &str = "password";
 /// Label of a binding: the name of its `CacheTenant`.
 pub const TENANT_LABEL: &str = "annulus.dev/tenant";
+
+/// Where clients of a cluster connect first, and how.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The name or address.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// Whether that one is with TLS.
+    pub secure: bool,
+    /// What TLS asks for: `ca.crt`, and `tls.crt` and `tls.key` where clients are to show a certificate.
+    pub files: Files,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host,
+            port,
+            secure,
+            files,
+        } = self;
+        // A key is not for logs.
+        let files: Vec<&String> = files.keys().collect();
+        write!(formatter, "{host}:{port} secure={secure} {files:?}")
+    }
+}
 
 /// Whom a binding lets in, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +60,8 @@ pub struct Binding {
     pub secret: String,
     /// The name to give with `AUTH`.
     pub user: String,
-    /// Where clients connect first.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
+    /// Where.
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// The Secret with the password.
@@ -64,8 +92,15 @@ pub fn build(binding: &Binding, password: &Password) -> Secret {
 
 /// What stands in the Secret.
 pub fn data(binding: &Binding, password: &Password) -> BTreeMap<String, ByteString> {
-    let Binding { user, host, port, .. } = binding;
+    let Binding { user, endpoint, .. } = binding;
+    let Endpoint {
+        host,
+        port,
+        secure,
+        files,
+    } = endpoint.as_ref();
     let password = password.text();
+    let scheme = if *secure { "rediss" } else { "redis" };
     let entries = [
         ("type", "redis".to_owned()),
         ("provider", "annulus".to_owned()),
@@ -73,11 +108,13 @@ pub fn data(binding: &Binding, password: &Password) -> BTreeMap<String, ByteStri
         ("port", port.to_string()),
         ("username", user.clone()),
         (PASSWORD_KEY, password.to_owned()),
-        ("uri", format!("redis://{user}:{password}@{host}:{port}")),
+        ("uri", format!("{scheme}://{user}:{password}@{host}:{port}")),
     ];
     let entries = entries.into_iter();
+    let entries = entries.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
+    let files = files.iter();
     entries
-        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())))
+        .chain(files.map(|(key, value)| (key.clone(), ByteString(value.clone()))))
         .collect()
 }
 

@@ -7,6 +7,9 @@
 //! | `<cluster>-client-tls` | clients, where they must show a certificate |
 //! | `<cluster>-peers` | the cluster's pods: two files for each of them |
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
@@ -25,6 +28,11 @@ pub fn server_name(cluster: &ValidCluster) -> String {
     format!("{}-tls", cluster.key.name)
 }
 
+/// The Secret with what clients show nodes.
+pub fn client_name(cluster: &ValidCluster) -> String {
+    format!("{}-client-tls", cluster.key.name)
+}
+
 /// The Secret with what nodes show each other.
 pub fn peers_name(cluster: &ValidCluster) -> String {
     format!("{}-peers", cluster.key.name)
@@ -35,16 +43,17 @@ pub fn names(cluster: &ValidCluster) -> [String; 4] {
     [
         authority_name(cluster),
         server_name(cluster),
-        format!("{}-client-tls", cluster.key.name),
+        client_name(cluster),
         peers_name(cluster),
     ]
 }
 
-/// What clients may call a node of the cluster. Its IP is not among them: it is drawn when a pod starts.
-pub fn hosts(cluster: &ValidCluster) -> Vec<String> {
+/// What clients may call a node of the cluster: its Services' names, and their addresses as far as they are known. Pods'
+/// IPs are not among them: they are drawn when a pod starts.
+pub fn hosts(cluster: &ValidCluster, addresses: &BTreeSet<IpAddr>) -> Vec<String> {
     let (name, namespace) = (&cluster.key.name, &cluster.key.namespace);
     let nodes = nodes_name(cluster);
-    vec![
+    let names = [
         name.clone(),
         format!("{name}.{namespace}"),
         format!("{name}.{namespace}.svc"),
@@ -53,7 +62,9 @@ pub fn hosts(cluster: &ValidCluster) -> Vec<String> {
         format!("*.{nodes}.{namespace}.svc.cluster.local"),
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
-    ]
+    ];
+    let addresses = addresses.iter().map(ToString::to_string);
+    names.into_iter().chain(addresses).collect()
 }
 
 /// The Secret of that name.

@@ -1,6 +1,7 @@
 //! Keeps a cluster's certificates in Secrets, and the operator's own in memory.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::apply::{ApplyError, Owner, failed, owner};
 use crate::build::certificates;
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
+use crate::observe::of_cluster;
 use crate::validate::{TlsSecret, ValidCluster};
 
 /// Secrets that were as they should be this recently are not read again, unless something else is wanted.
@@ -40,14 +42,14 @@ impl std::fmt::Debug for Remembered {
     }
 }
 
-/// What the cluster needs, for those nodes.
-pub fn wanted(cluster: &ValidCluster, nodes: BTreeSet<NodeId>) -> Wanted {
+/// What the cluster needs, for those nodes, and for clients that connect to those addresses.
+pub fn wanted(cluster: &ValidCluster, nodes: BTreeSet<NodeId>, addresses: &BTreeSet<IpAddr>) -> Wanted {
     let tls = cluster.tls.clients.as_ref();
     let built_in = tls.filter(|tls| tls.secret == TlsSecret::BuiltIn);
     Wanted {
         cluster: cluster.uid.clone(),
         nodes: if cluster.tls.peers { nodes } else { BTreeSet::new() },
-        hosts: built_in.map_or_else(Vec::new, |_| certificates::hosts(cluster)),
+        hosts: built_in.map_or_else(Vec::new, |_| certificates::hosts(cluster, addresses)),
         client: built_in.is_some_and(|tls| tls.auth.asks()),
     }
 }
@@ -77,7 +79,7 @@ pub async fn ensure(
     cluster: &ValidCluster,
     nodes: BTreeSet<NodeId>,
 ) -> Result<(), ApplyError> {
-    let wanted = wanted(cluster, nodes);
+    let wanted = wanted(cluster, nodes, &service_addresses(ctx, cluster));
     if wanted.nodes.is_empty() && wanted.hosts.is_empty() {
         return Ok(());
     }
@@ -126,6 +128,16 @@ pub async fn ensure(
         remembered.pki.checked = Some((wanted, Instant::now()));
     });
     Ok(())
+}
+
+/// The addresses of the cluster's Services, to which clients are sent. Those of Services that are only just made come with
+/// the next reconcile, which they wake.
+fn service_addresses(ctx: &Context, cluster: &ValidCluster) -> BTreeSet<IpAddr> {
+    let services = of_cluster(&ctx.caches.services, &cluster.key);
+    let addresses = services
+        .iter()
+        .filter_map(|service| service.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok());
+    addresses.collect()
 }
 
 fn now_s() -> i64 {

@@ -1,5 +1,6 @@
 //! An authority: makes certificates, and recognizes those that it made.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use annulus_proto::certificate::{Validity, certificates};
@@ -9,7 +10,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 
 use super::{AUTHORITY_LIFE, LEAF_LIFE, SKEW, is_due, seconds, validity};
 
@@ -124,12 +125,18 @@ impl Authority {
         };
         let uris = certificate.valid_uri_names();
         let mut found: Vec<&str> = certificate.valid_dns_names().chain(uris).collect();
-        // Addresses don't change without the names beside them.
-        let mut expected: Vec<&str> = names.iter().map(String::as_str).collect();
-        expected.retain(|name| name.parse::<std::net::IpAddr>().is_err());
+        let (addresses, mut expected): (Vec<_>, Vec<&str>) = names
+            .iter()
+            .map(String::as_str)
+            .partition(|name| name.parse::<IpAddr>().is_ok());
+        // One that is no longer used may stay until the next renewal: nobody is sent there.
+        let has_all = addresses.into_iter().all(|address| {
+            let name = ServerName::try_from(address);
+            name.is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+        });
         found.sort_unstable();
         expected.sort_unstable();
-        found == expected && !is_due(life, now_s) && self.vouches_for(&certificate, purpose, now_s)
+        has_all && found == expected && !is_due(life, now_s) && self.vouches_for(&certificate, purpose, now_s)
     }
 
     fn vouches_for(&self, certificate: &webpki::EndEntityCert<'_>, purpose: Purpose, now_s: i64) -> bool {

@@ -84,7 +84,22 @@ fn only_what_changes_is_made_anew() {
     };
     let next = renew(&renamed, &first, START_S).unwrap();
     assert_ne!(next.server[CERTIFICATE], first.server[CERTIFICATE]);
-    assert_eq!((next.client, next.peers), (Files::new(), first.peers));
+    assert_eq!((next.client, next.peers), (Files::new(), first.peers.clone()));
+
+    // Addresses come and go with nodes: one more is one to be named, one less is no reason to change anything.
+    let at = |addresses: &[&str]| {
+        let mut wanted = wanted(&["demo-0"]);
+        wanted
+            .hosts
+            .extend(addresses.iter().map(|address| (*address).to_owned()));
+        wanted
+    };
+    let two = renew(&at(&["10.0.0.1", "fd00::2"]), &first, START_S).unwrap();
+    check(&two, START_S);
+    assert_ne!(two.server[CERTIFICATE], first.server[CERTIFICATE]);
+    assert_eq!(renew(&at(&["10.0.0.1"]), &two, START_S).unwrap(), two);
+    let third = renew(&at(&["10.0.0.1", "10.0.0.3"]), &two, START_S).unwrap();
+    assert_ne!(third.server[CERTIFICATE], two.server[CERTIFICATE]);
 
     let spoilt = Stored {
         server: Files::from([

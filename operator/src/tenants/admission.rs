@@ -70,6 +70,7 @@ pub fn agree(tenancy: &ValidTenancy, tenant: &ValidTenant) -> Result<(Quota, Ttl
         keys,
         connections,
         ops_per_second,
+        bytes_per_second,
         over_rate,
         value_bytes_max,
     } = tenant.quota;
@@ -105,6 +106,12 @@ pub fn agree(tenancy: &ValidTenancy, tenant: &ValidTenant) -> Result<(Quota, Ttl
             ops_per_second,
             default.ops_per_second,
             limit.ops_per_second,
+        )?,
+        bytes_per_second: pick(
+            "quota.bytesPerSecond",
+            bytes_per_second,
+            default.bytes_per_second,
+            limit.bytes_per_second,
         )?,
         over_rate: match over_rate.or(default.over_rate).unwrap_or_default() {
             OverRate::Reject => tenants::OverRate::Reject,

@@ -13,7 +13,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::admission::{Labels, Refusal};
+use super::endpoint::Known;
 use super::ledger::Ledger;
+use crate::build::binding::Endpoint;
 use crate::caches::Namespaces;
 use crate::context::Context;
 use crate::key::{ClusterKey, TenantKey};
@@ -46,6 +48,8 @@ pub struct Remembered {
     pub checked: HashMap<(TenantKey, String), Checked>,
     /// Bindings that the API server refused, and when: until they are tried again no new password is drawn for them.
     pub refused: HashMap<(TenantKey, String), (Instant, Refusal)>,
+    /// Where tenants connect.
+    pub endpoint: Option<Known>,
     /// In which version of the document a tenant changed last.
     pub changed: HashMap<TenantId, u64>,
     /// The statuses that were written last: caches may not show them yet.
@@ -72,7 +76,7 @@ pub struct Checked {
     pub stamp: Stamp,
 }
 
-/// What of a `CacheTenant` makes its bindings worth another look.
+/// What of a `CacheTenant` and its cluster makes its bindings worth another look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// Which one.
@@ -81,6 +85,8 @@ pub struct Stamp {
     pub generation: i64,
     /// Its wish for new passwords.
     pub rotate: Option<String>,
+    /// Where it connects.
+    pub endpoint: Arc<Endpoint>,
 }
 
 /// A status that was written.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use annulus_crds::v1alpha1::{CacheTenant, defaults};
+use annulus_crds::v1alpha1::CacheTenant;
 use kube::Client;
 
 use super::admission::may_bind;
@@ -13,6 +13,7 @@ use super::memory::{Remembered, Tenancy};
 use super::plan::SeenTenant;
 use super::reconcile::TenantsError;
 use super::validate::validate;
+use crate::build::binding::Endpoint;
 use crate::key::TenantKey;
 use crate::validate::ValidCluster;
 
@@ -22,7 +23,7 @@ pub async fn tenants(
     client: &Client,
     cluster: &ValidCluster,
     objects: &[Arc<CacheTenant>],
-    ledger: &Ledger,
+    (ledger, endpoint): (&Ledger, &Arc<Endpoint>),
     remembered: &mut Remembered,
 ) -> Result<(Vec<SeenTenant>, Found), TenantsError> {
     let known: BTreeSet<&str> = ledger
@@ -45,8 +46,8 @@ pub async fn tenants(
         };
         for user in &asks.users {
             let wants = Wanted {
-                binding: asks.binding(user, &host(cluster), defaults::CLIENT_PORT),
-                stamp: asks.stamp(),
+                binding: asks.binding(user, endpoint),
+                stamp: asks.stamp(endpoint),
             };
             let is_unknown = !known.contains(user.name.as_str());
             if (is_unknown || wants.is_due(remembered)) && !wants.was_refused(remembered) {
@@ -59,11 +60,6 @@ pub async fn tenants(
         tenant.bindings = found.seen.remove(&tenant.key).unwrap_or_default();
     }
     Ok((seen, found))
-}
-
-/// Where clients connect first.
-pub fn host(cluster: &ValidCluster) -> String {
-    format!("{}.{}.svc", cluster.key.name, cluster.key.namespace)
 }
 
 fn see(shell: &Tenancy, object: &CacheTenant) -> SeenTenant {

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{
-    CacheCluster, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason, defaults,
-};
+use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason};
 use annulus_proto::tenants::TenantId;
 use annulus_ring::NodeId;
 use futures::StreamExt;
@@ -23,15 +21,16 @@ use super::bindings::Wanted;
 use super::ledger::Ledger;
 use super::memory::{Remembered, Tenancy, Told};
 use super::plan::{Seen, SeenTenant, TenantsPlan, Verdict, plan};
-use super::status::{Outcome, Reach, is_bound, is_ready, status, summary};
+use super::status::{Outcome, Reach, event, is_bound, is_ready, status, summary};
 use super::usage::{self, Usage};
 use super::validate::ValidTenant;
-use super::{bindings, observe, store};
+use super::{bindings, endpoint, observe, store};
 use crate::apply::{self, ApplyError};
 use crate::build::network_policy;
 use crate::build::secret::Password;
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
+use crate::events::EventReason;
 use crate::key::{ClusterKey, TenantKey};
 use crate::node_client::Snapshot;
 use crate::validate::{ValidCluster, validate};
@@ -186,8 +185,9 @@ async fn look_after(
 ) -> Result<Duration, TenantsError> {
     let key = &cluster.key;
     let (ledger, is_stored) = store::read(ctx, cluster, remembered).await?;
-    let (tenants, found) =
-        observe::tenants(shell, &ctx.client, cluster, objects, &ledger, remembered).await?;
+    let (endpoint, is_complete) = endpoint::look(ctx, cluster, remembered).await?;
+    let about = (&ledger, &endpoint);
+    let (tenants, found) = observe::tenants(shell, &ctx.client, cluster, objects, about, remembered).await?;
     let now = Timestamp::now();
     let snapshot = ctx.hub.snapshot(key);
     let told = object.status.as_ref().and_then(|status| status.tenants.as_ref());
@@ -223,8 +223,8 @@ async fn look_after(
     let new = writes.into_iter().filter_map(|write| {
         let asks = asks.get(&write.tenant)?;
         let wanted = Wanted {
-            binding: asks.binding(&write.user, &observe::host(cluster), defaults::CLIENT_PORT),
-            stamp: asks.stamp(),
+            binding: asks.binding(&write.user, &endpoint),
+            stamp: asks.stamp(&endpoint),
         };
         Some((wanted, write.password))
     });
@@ -235,7 +235,23 @@ async fn look_after(
         .collect();
     let spoilt = found.spoilt.into_iter();
     all.extend(spoilt.filter(|(wanted, _)| !drawn.contains(&wanted.binding.user)));
+    // A Secret that the tenant had already.
+    let replaced: Vec<_> = all
+        .iter()
+        .map(|(wanted, _)| (wanted.binding.tenant.clone(), wanted.binding.user.clone()))
+        .filter(|place| drawn.contains(&place.1) && found.live.contains_key(place))
+        .collect();
     let passing = bindings::write(&ctx.client, &ctx.metrics, all, &found.live, remembered).await;
+    for place in replaced {
+        let object = objects
+            .iter()
+            .find(|object| TenantKey::from(object.as_ref()) == place.0);
+        if let Some(object) = object.filter(|_| remembered.checked.contains_key(&place)) {
+            let note = format!("user {} has a new password", place.1);
+            ctx.events
+                .publish_of_tenant(object, EventReason::PasswordReplaced, note);
+        }
+    }
     let must_retry = !passing.is_empty();
     let refused = remembered.refused.iter();
     let refused = refused.map(|((tenant, _), (_, refusal))| (tenant.clone(), refusal.clone()));
@@ -261,6 +277,7 @@ async fn look_after(
         .into_iter()
         .chain(waits.then_some(RECHECK_SOON))
         .chain(refused)
+        .chain((!is_complete).then_some(endpoint::LOOK_AGAIN))
         .fold(RECHECK, Duration::min))
 }
 
@@ -415,6 +432,7 @@ struct News {
     tenant: TenantKey,
     usage_changed: bool,
     status: CacheTenantStatus,
+    event: Option<(EventReason, String)>,
 }
 
 fn previous(object: &CacheTenant, tenant: &TenantKey, remembered: &Remembered) -> CacheTenantStatus {
@@ -442,6 +460,7 @@ fn change(
         object: Arc::clone(object),
         tenant,
         usage_changed: status.usage != previous.usage,
+        event: event(previous, &status),
         status,
     })
 }
@@ -486,6 +505,9 @@ async fn tell(
     while let Some((news, outcome)) = answers.next().await {
         match outcome {
             Ok(()) => {
+                if let Some((reason, note)) = news.event {
+                    ctx.events.publish_of_tenant(&news.object, reason, note);
+                }
                 let now = Instant::now();
                 let before = remembered.told.get(&news.tenant);
                 let usage_at = before

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::admission::Refusal;
 use super::plan::Verdict;
 use super::validate::binding_name;
+use crate::events::EventReason;
 use crate::key::{ClusterKey, TenantKey};
 use crate::status::condition;
 
@@ -165,6 +166,34 @@ pub fn is_ready(status: &CacheTenantStatus) -> bool {
         .conditions
         .iter()
         .any(|condition| condition.type_ == ready && condition.status == "True")
+}
+
+/// What is worth an event when one status follows another: who is let in, and who is refused something, when that
+/// changes.
+pub fn event(previous: &CacheTenantStatus, next: &CacheTenantStatus) -> Option<(EventReason, String)> {
+    let said = |status: &CacheTenantStatus, type_: TenantConditionType| {
+        let mut conditions = status.conditions.iter();
+        let found = conditions.find(|condition| condition.type_ == type_.as_str());
+        found.map(|condition| (condition.status == "True", condition.reason.clone()))
+    };
+    let decides = [TenantConditionType::Accepted, TenantConditionType::Bound];
+    let refused = decides
+        .into_iter()
+        .find(|type_| said(next, *type_).is_some_and(|(holds, _)| !holds));
+    if let Some(type_) = refused {
+        let condition = next
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == type_.as_str())?;
+        let note = format!("{}: {}", condition.reason, condition.message);
+        return (said(previous, type_) != said(next, type_)).then_some((EventReason::TenantRefused, note));
+    }
+    let has = |status| decides.map(|type_| said(status, type_).is_some_and(|(holds, _)| holds));
+    let binding = next.binding.as_ref()?;
+    (has(previous) != has(next)).then(|| {
+        let note = format!("the credentials are in Secret {}", binding.name);
+        (EventReason::TenantAccepted, note)
+    })
 }
 
 /// What the cluster's status says of all its tenants.

@@ -2,12 +2,13 @@
 //! `kubectl apply`; this is for objects that got past it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use annulus_crds::v1alpha1::{CacheTenant, DeletionPolicy, Permissions, TenantUser, defaults};
 
 use super::ROTATE_ANNOTATION;
 use super::memory::Stamp;
-use crate::build::binding::Binding;
+use crate::build::binding::{Binding, Endpoint};
 use crate::key::{ClusterKey, TenantKey};
 use crate::validate::tenancy::{AskedQuota, AskedTtl, duration, quota, ttl};
 use crate::validate::{InvalidSpec, Mistakes};
@@ -70,23 +71,23 @@ pub struct ValidRotation {
 
 impl ValidTenant {
     /// What makes its bindings worth another look when it changes.
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self, endpoint: &Arc<Endpoint>) -> Stamp {
         Stamp {
             uid: self.uid.clone(),
             generation: self.generation,
             rotate: self.rotate.clone(),
+            endpoint: Arc::clone(endpoint),
         }
     }
 
     /// The binding of one of its users.
-    pub fn binding(&self, user: &ValidUser, host: &str, port: u16) -> Binding {
+    pub fn binding(&self, user: &ValidUser, endpoint: &Arc<Endpoint>) -> Binding {
         Binding {
             tenant: self.key.clone(),
             tenant_uid: self.uid.clone(),
             secret: user.secret.clone(),
             user: user.name.clone(),
-            host: host.to_owned(),
-            port,
+            endpoint: Arc::clone(endpoint),
         }
     }
 }

@@ -11,6 +11,8 @@ use super::Mistakes;
 
 /// The least memory that a tenant can ask for.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// The least rate in bytes that a tenant can ask for: a node tells where the slots are in a few KiB.
+const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 const TENANTS_MAX: u32 = 2_000;
 
 /// What a cluster says about its tenants.
@@ -47,7 +49,9 @@ pub struct AskedQuota {
     pub connections: Option<u32>,
     /// Commands a second in the whole cluster.
     pub ops_per_second: Option<u64>,
-    /// What happens to those beyond.
+    /// Bytes of requests, replies and messages a second in the whole cluster.
+    pub bytes_per_second: Option<u64>,
+    /// What happens to commands beyond these rates.
     pub over_rate: Option<OverRate>,
     /// The longest value.
     pub value_bytes_max: Option<u64>,
@@ -107,6 +111,12 @@ pub(crate) fn quota(written: Option<&TenantQuota>, path: &str, mistakes: &mut Mi
         keys: written.keys,
         connections: written.connections,
         ops_per_second: written.ops_per_second,
+        bytes_per_second: bytes(
+            written.bytes_per_second.as_ref(),
+            BYTES_PER_SECOND_MIN,
+            &at("bytesPerSecond"),
+            mistakes,
+        ),
         over_rate: written.over_rate,
         value_bytes_max: bytes(
             written.max_value_bytes.as_ref(),

@@ -44,6 +44,8 @@ pub const SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/demo";
 pub struct World {
     /// The API server.
     pub api: FakeApi,
+    /// Where events go.
+    pub events: FakeApi,
     /// What the operator shares and remembers.
     pub ctx: Arc<Context>,
     /// What the tenants' passes share.
@@ -100,6 +102,7 @@ impl World {
         let (pod_disruption_budgets, budget_writer) = reflector::store();
         let (network_policies, policy_writer) = reflector::store();
         let (service_accounts, account_writer) = reflector::store();
+        let events = FakeApi::default();
         let ctx = Arc::new(Context {
             client: api.client(),
             caches: Caches {
@@ -116,7 +119,7 @@ impl World {
             zones: Zones::new(reflector::store().0),
             service_paths: ServicePaths::new(wake.clone()),
             hub: Hub::new(Duration::from_millis(100), silence, wake.clone(), metrics.clone()),
-            events: Events::new(FakeApi::default().client(), "test".to_owned(), metrics.clone()),
+            events: Events::new(events.client(), "test".to_owned(), metrics.clone()),
             metrics,
             installation: Installation {
                 node_image: Some("annulus-node:1".to_owned()),
@@ -146,6 +149,7 @@ impl World {
         };
         Self {
             api,
+            events,
             ctx,
             tenancy,
             wakes,

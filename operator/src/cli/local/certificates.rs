@@ -51,7 +51,7 @@ impl Certificates {
 
     /// Makes the folder have what those nodes need; the error says what to put right.
     pub(super) fn keep(&mut self, cluster: &ValidCluster, nodes: BTreeSet<NodeId>) -> Result<(), String> {
-        let wanted = wanted(cluster, nodes);
+        let wanted = wanted(cluster, nodes, &BTreeSet::new());
         if let Some(tls) = &cluster.tls.clients
             && tls.secret != TlsSecret::BuiltIn
         {

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheTenant, defaults};
@@ -22,14 +23,16 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::TLS_PORT_OFFSET;
 use super::file::File;
-use crate::build::binding::{self, PASSWORD_KEY};
+use crate::build::binding::{self, Binding, Endpoint, PASSWORD_KEY};
 use crate::build::secret::Password;
 use crate::key::{ClusterKey, TenantKey};
+use crate::pki::{AUTHORITIES, CERTIFICATE, Files, KEY};
 use crate::tenants::ledger::{Ledger, NOTES_KEY};
 use crate::tenants::plan::{BindingSeen, Seen, SeenTenant, TenantsPlan, plan};
 use crate::tenants::validate::{ValidTenant, ValidUser, validate};
-use crate::validate::ValidAuth;
+use crate::validate::{ValidAuth, ValidTls};
 
 /// How often the bindings are looked at without a cause.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -152,16 +155,23 @@ impl Tenants {
             .iter()
             .filter_map(|tenant| Some((&tenant.key, tenant.asks.as_ref().ok()?)))
             .collect();
+        let endpoint = Arc::new(self.endpoint(&file.cluster.tls)?);
         for one in writes {
             if let Some(asks) = asks.get(&one.tenant) {
-                self.write_binding(asks, &one.user, &one.password)?;
+                self.write_binding(&asks.binding(&one.user, &endpoint), &one.password)?;
                 said.push(format!(
                     "CacheTenant {}: user {}, see {}",
                     one.tenant,
                     one.user.name,
-                    self.binding_file(&one.tenant, &one.user).display()
+                    self.binding_file(&one.tenant, &one.user.name).display()
                 ));
             }
+        }
+        for binding in asks.values().flat_map(|asks| {
+            let users = asks.users.iter();
+            users.map(|user| asks.binding(user, &endpoint))
+        }) {
+            self.follow_endpoint(&binding)?;
         }
         self.remove_leftovers(asks.values().copied())?;
         for (key, verdict) in verdicts {
@@ -192,37 +202,80 @@ impl Tenants {
     }
 
     fn see_binding(&self, tenant: &TenantKey, user: &ValidUser) -> BindingSeen {
-        let password = || {
-            let text = std::fs::read_to_string(self.binding_file(tenant, user)).ok()?;
-            let secret: Secret = serde_yaml::from_str(&text).ok()?;
-            let data = secret.data?;
-            // Two tenants whose names run together have the same file.
-            let is_ours = data
-                .get("username")
-                .is_some_and(|name| name.0 == user.name.as_bytes());
-            let password = data.get(PASSWORD_KEY).filter(|_| is_ours)?;
-            Password::known(std::str::from_utf8(&password.0).ok()?)
-        };
-        password().map_or(BindingSeen::Missing, |password| {
+        let found = self.read_binding(tenant, &user.name);
+        found.map_or(BindingSeen::Missing, |(password, _)| {
             BindingSeen::Holds(password.digest())
         })
     }
 
-    fn write_binding(
+    /// The password of a user and what else stands beside it, where there is one.
+    fn read_binding(
         &self,
-        tenant: &ValidTenant,
-        user: &ValidUser,
-        password: &Password,
-    ) -> Result<(), String> {
-        let binding = tenant.binding(user, &Ipv4Addr::LOCALHOST.to_string(), self.port);
-        let secret = serde_yaml::to_string(&binding::build(&binding, password))
-            .map_err(|error| format!("a binding does not serialize: {error}"))?;
-        write(&self.binding_file(&tenant.key, user), secret.as_bytes())
+        tenant: &TenantKey,
+        user: &str,
+    ) -> Option<(Password, BTreeMap<String, ByteString>)> {
+        let text = std::fs::read_to_string(self.binding_file(tenant, user)).ok()?;
+        let secret: Secret = serde_yaml::from_str(&text).ok()?;
+        let data = secret.data?;
+        // Two tenants whose names run together have the same file.
+        let is_ours = data.get("username").is_some_and(|name| name.0 == user.as_bytes());
+        let password = data.get(PASSWORD_KEY).filter(|_| is_ours)?;
+        Some((Password::known(std::str::from_utf8(&password.0).ok()?)?, data))
     }
 
-    fn binding_file(&self, tenant: &TenantKey, user: &ValidUser) -> PathBuf {
+    fn write_binding(&self, binding: &Binding, password: &Password) -> Result<(), String> {
+        let secret = serde_yaml::to_string(&binding::build(binding, password))
+            .map_err(|error| format!("a binding does not serialize: {error}"))?;
+        write(
+            &self.binding_file(&binding.tenant, &binding.user),
+            secret.as_bytes(),
+        )
+    }
+
+    /// Writes a binding again that leads elsewhere, or has other certificates.
+    fn follow_endpoint(&self, binding: &Binding) -> Result<(), String> {
+        match self.read_binding(&binding.tenant, &binding.user) {
+            Some((password, data)) if data != binding::data(binding, &password) => {
+                self.write_binding(binding, &password)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where clients connect. Certificates that are not made yet come with a later step.
+    fn endpoint(&self, tls: &ValidTls) -> Result<Endpoint, String> {
+        let mut files = Files::new();
+        let Some(clients) = &tls.clients else {
+            return Ok(Endpoint {
+                host: Ipv4Addr::LOCALHOST.to_string(),
+                port: self.port,
+                secure: false,
+                files,
+            });
+        };
+        let mut wanted = vec![("server", AUTHORITIES)];
+        if clients.auth.asks() {
+            wanted.extend([("client", CERTIFICATE), ("client", KEY)]);
+        }
+        for (folder, name) in wanted {
+            let path = self.folder.join("tls").join(folder).join(name);
+            match std::fs::read(&path) {
+                Ok(content) => drop(files.insert(name.to_owned(), content)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(format!("can't read {}: {error}", path.display())),
+            }
+        }
+        Ok(Endpoint {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: self.port + TLS_PORT_OFFSET,
+            secure: true,
+            files,
+        })
+    }
+
+    fn binding_file(&self, tenant: &TenantKey, user: &str) -> PathBuf {
         let first = format!("{}.{}", tenant.namespace, tenant.name);
-        let further = user.name.strip_prefix(&first).unwrap_or_default();
+        let further = user.strip_prefix(&first).unwrap_or_default();
         self.folder
             .join("bindings")
             .join(format!("{}-{}{further}.yaml", tenant.namespace, tenant.name))
@@ -231,7 +284,11 @@ impl Tenants {
     /// Removes the bindings of tenants and users that are gone.
     fn remove_leftovers<'a>(&self, tenants: impl Iterator<Item = &'a ValidTenant>) -> Result<(), String> {
         let wanted: BTreeSet<PathBuf> = tenants
-            .flat_map(|asks| asks.users.iter().map(|user| self.binding_file(&asks.key, user)))
+            .flat_map(|asks| {
+                asks.users
+                    .iter()
+                    .map(|user| self.binding_file(&asks.key, &user.name))
+            })
             .collect();
         let folder = self.folder.join("bindings");
         let failed = |error: std::io::Error| format!("can't clean up {}: {error}", folder.display());
@@ -349,6 +406,19 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
         assert_eq!(tenants.step(&both, 0).unwrap(), Vec::<String>::new());
         assert_eq!(tenants.document(), &document);
         assert_eq!(binding(&folder, "blog-cache.yaml").unwrap(), first);
+
+        // With TLS it leads to the other port, with what was made for clients and the same password.
+        let server = folder.0.join("tls/server");
+        std::fs::create_dir_all(&server).unwrap();
+        std::fs::write(server.join("ca.crt"), "an authority").unwrap();
+        let secure = CLUSTER.replace("spec: {", "spec: {tls: {enabled: true}, ");
+        tenants.look_soon();
+        tenants
+            .step(&parse(&format!("{secure}{TENANT}")).unwrap(), 0)
+            .unwrap();
+        let told = binding(&folder, "blog-cache.yaml").unwrap();
+        let uri = format!("rediss://blog.cache:{}@127.0.0.1:12001", first["password"]);
+        assert_eq!((&told["uri"], told["ca.crt"].as_str()), (&uri, "an authority"));
 
         // Without the label nobody gets in, and without the tenant there is no binding.
         let unlabelled = parse(&format!(
