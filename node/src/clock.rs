@@ -35,6 +35,22 @@ pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// How long this thread has worked: waiting for a lock, and for the processor, isn't work. `None` where nobody counts it.
+#[expect(unsafe_code, reason = "the standard library doesn't ask for it")]
+pub fn thread_cpu() -> Option<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a timespec that the call may write to, and it keeps no pointer.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    match (done, seconds, nanos) {
+        (0, Ok(seconds), Ok(nanos)) => Some(Duration::new(seconds, nanos)),
+        _ => None,
+    }
+}
+
 /// Counts milliseconds from its start and never goes backwards: for freezes, leases and fences.
 #[derive(Debug, Clone, Copy)]
 pub struct MonotonicClock {

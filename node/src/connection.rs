@@ -41,7 +41,7 @@ use crate::session::Session;
 use crate::stats::ThreadStats;
 use crate::store::Keyspace;
 use crate::store::limits::Rate;
-use crate::tenants::{TURN_MAX, take_turn};
+use crate::tenants::{TURN_MAX, Turn, take_turn};
 use crate::tls::ClientStream;
 use crate::transaction::{Transaction, Watched};
 
@@ -156,16 +156,11 @@ impl Pipeline {
             return;
         }
         self.session.client.active_at_ms.store(now_ms, Ordering::Relaxed);
-        if self.sent >= OUTPUT_BYTES_SOFT_MAX / 2 {
-            self.reply.discard_front(self.sent);
-            self.sent = 0;
-        }
-        if !self.reply.has_buffer() {
-            self.reply.use_buffer(buffers::take_output());
-        }
+        self.make_room_for_replies();
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
         let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
         let begun = self.session.login.is_some().then(clock::monotonic);
+        let tenant = self.session.keyspace.id();
         while !self.session.closing {
             if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
                 self.waits_for = Some(WaitsFor::Client);
@@ -224,6 +219,11 @@ impl Pipeline {
                     if self.session.client.mailbox.has_letters() {
                         self.collect_letters();
                     }
+                    // Whoever has become somebody else goes on in that one's turn, at that one's rate.
+                    if self.session.keyspace.id() != tenant {
+                        self.waits_for = Some(WaitsFor::Turn);
+                        break;
+                    }
                 }
                 Err(error) => {
                     self.stats.protocol_errors.add(1);
@@ -249,6 +249,16 @@ impl Pipeline {
             || (self.waits_for.is_none() && self.input.len() > self.input_bytes_max());
         self.note_usage(commands);
         self.note_pause();
+    }
+
+    fn make_room_for_replies(&mut self) {
+        if self.sent >= OUTPUT_BYTES_SOFT_MAX / 2 {
+            self.reply.discard_front(self.sent);
+            self.sent = 0;
+        }
+        if !self.reply.has_buffer() {
+            self.reply.use_buffer(buffers::take_output());
+        }
     }
 
     /// Counts the connection among those that wait for the end of a pause, or not.
@@ -645,7 +655,9 @@ impl<S: ClientStream> Connection<S> {
             if tenant == TenantId::CLUSTER {
                 self.pipeline.process(clock::now_ms());
             } else {
-                let turn = take_turn(tenant).await;
+                let Some(turn) = self.wait_for_turn(tenant).await else {
+                    break;
+                };
                 self.pipeline.process(clock::now_ms());
                 turn.end(self.pipeline.waits_for == Some(WaitsFor::Turn)).await;
             }
@@ -669,6 +681,19 @@ impl<S: ClientStream> Connection<S> {
             }
         }
         self.close().await;
+    }
+
+    /// The tenant's turn; `None` when the connection is to end before that, without executing anything more. Who drains
+    /// doesn't wait.
+    async fn wait_for_turn(&self, tenant: TenantId) -> Option<Turn> {
+        let client = &self.pipeline.session.client;
+        let mut turn = pin!(take_turn(tenant));
+        poll_fn(|context| match client.poll_stop(context.waker()) {
+            Stop::Kill => Poll::Ready(None),
+            Stop::Drain => Poll::Ready(Some(Turn::at_once(tenant))),
+            Stop::No => turn.as_mut().poll(context).map(Some),
+        })
+        .await
     }
 
     /// Sends and receives what can be sent and received now.

@@ -147,7 +147,13 @@ impl Tenants {
     }
 
     /// Lets a tenant's user in. Whoever is unknown takes as long as whoever is known.
-    pub fn log_in(&self, name: &[u8], password: &[u8]) -> Result<Arc<Login>, CommandError> {
+    /// A connection that is logged in already, as `present` says, takes no second place of the same tenant.
+    pub fn log_in(
+        &self,
+        name: &[u8],
+        password: &[u8],
+        present: Option<&Login>,
+    ) -> Result<Arc<Login>, CommandError> {
         let digest = PasswordDigest(Sha256::digest(password).into());
         let directory = Arc::clone(&self.directory.read());
         let name = std::str::from_utf8(name).unwrap_or_default();
@@ -156,7 +162,7 @@ impl Tenants {
         if !user.knows(digest) {
             return Err(CommandError::WrongPass);
         }
-        Login::new(user)
+        Login::new(user, present)
     }
 
     /// Whether somebody who has just logged in like this, and can be seen by whoever takes over a document, still may.

@@ -5,10 +5,12 @@
 //! "Transactions", and the Redis Cluster specification.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use annulus_ring::Slot;
 use parking_lot::Mutex;
 
+use crate::clock;
 use crate::command::{Entry, Flags, Run};
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
@@ -21,6 +23,8 @@ use crate::store::{Keyspace, SlotGuard, Store, WatchFlag};
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// What a queued command takes beside its arguments: its place in a list that may have doubled, and two allocations.
 const QUEUED_COMMAND_BYTES: usize = 2 * size_of::<Queued>() + 2 * 16;
+/// Commands of a tenant's transaction are begun for so long: they hold their slot, for which others may wait.
+const TENANTS_MAX: Duration = Duration::from_millis(100);
 /// Keys that one connection may watch.
 const WATCHED_MAX: usize = 10_000;
 
@@ -194,7 +198,14 @@ pub fn run(
     }
     reply.array(transaction.commands.len());
     reply.set_part(true);
+    let begun = context.session.login.is_some().then(clock::monotonic);
     for queued in &transaction.commands {
+        if begun.is_some_and(|begun| begun.elapsed() > TENANTS_MAX) {
+            reply.error(&CommandError::Fixed(
+                "ERR not executed: the transaction has taken 100 ms, more than a tenant's may; use EXEC more often",
+            ));
+            continue;
+        }
         // Its rules may have changed since it was queued.
         if let Some(login) = &context.session.login
             && !login.user().may(queued.entry)

@@ -22,7 +22,8 @@ use super::tenants::{allow, tenancy};
 use attempts::{Attempt, Known, SCRIPT, comparable, show};
 
 const SECRET: &str = "secret";
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A tenant rests for up to ten seconds after long commands.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The victims are looked at after so many attempts.
 const CHECK_EVERY: usize = 64;
 /// Replies that differ are asked for again: a connection may be counted a moment after it has ended.

@@ -23,7 +23,7 @@ fn authenticate(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Outc
         session.enter(node, None);
         return Ok(());
     }
-    let login = node.tenants.log_in(user, password)?;
+    let login = node.tenants.log_in(user, password, session.login.as_deref())?;
     session.enter(node, Some(Arc::clone(&login)));
     // Whoever took over a document meanwhile has seen this login, or is seen now.
     if !node.tenants.still_holds(&login) {

@@ -147,6 +147,7 @@ impl Peer for Service {
         request: Request<v1::PushRingRequest>,
     ) -> Result<Response<v1::NodeReport>, Status> {
         let (caller, request) = opened(request);
+        // Of nodes, too: a newcomer knows nobody whom it could ask.
         self.check(&caller, request.sender)?;
         let document = RingDocument::from_json(&request.document)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! Which commands a user may use: the rules of Redis' ACL about commands, and what no tenant ever may.
 //!
 //! Rules are read one after the other, each adding to or taking from what those before it allow; in the beginning nothing is
-//! allowed. What can't be understood allows nothing. Source: the Redis documentation, "ACL".
+//! allowed. What can't be understood allows nothing; a category that doesn't exist, taken away, takes everything. Source: the Redis documentation, "ACL".
 
 use crate::command::{Command, Entry, table};
 
@@ -71,6 +71,17 @@ impl Subject<'_> {
             }
         }
     }
+
+    /// What a rule that takes away is about at least: with a category that doesn't exist, somebody meant another one, and so
+    /// nothing may stay allowed.
+    fn or_all(self) -> Self {
+        match self {
+            Self::Category(name) if !CATEGORIES.iter().any(|known| known.eq_ignore_ascii_case(name)) => {
+                Self::All
+            }
+            known => known,
+        }
+    }
 }
 
 /// Whether a command is in a category, given without `@`.
@@ -93,7 +104,7 @@ pub(super) fn permitted(rules: &[String]) -> Vec<u64> {
         // A rule's words may stand in one string, as in `ACL SETUSER`.
         for rule in rules.iter().flat_map(|rules| rules.split_whitespace()) {
             if let Some((allows, subject)) = parse(rule)
-                && subject.includes(entry)
+                && (if allows { subject } else { subject.or_all() }).includes(entry)
             {
                 allowed = allows;
             }
@@ -122,7 +133,7 @@ mod tests {
     #[test]
     fn rules_come_one_after_the_other() {
         type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str]);
-        let table: [Row<'_>; 12] = [
+        let table: [Row<'_>; 13] = [
             (&[], &[], &["get", "set", "ping", "client|id"]),
             (
                 &["+@all"],
@@ -145,6 +156,8 @@ mod tests {
                 &["client|id"],
             ),
             (&["+@hash +get"], &["hset", "get"], &["set"]),
+            // A mistake in what is taken away doesn't leave it.
+            (&["+@all", "-@wirte", "+ping"], &["ping"], &["get", "set"]),
             (&["+@nothing", "+nothing", "get", "~*", "on", "+"], &[], &["get"]),
             (
                 &["+config", "+@admin"],

@@ -165,14 +165,16 @@ pub struct Login {
 
 impl Login {
     /// One more connection, unless that is one too many.
-    pub(super) fn new(user: &Arc<User>) -> Result<Arc<Self>, CommandError> {
+    pub(super) fn new(user: &Arc<User>, present: Option<&Self>) -> Result<Arc<Self>, CommandError> {
         let tenant = user.tenant();
+        // Which is given back as soon as this one stands.
+        let own_place = u32::from(present.is_some_and(|login| Arc::ptr_eq(login.tenant(), tenant)));
         let connections_max = tenant.space.limits.connections();
         // Counted first: of two that come at once at most one gets the last place.
         let login = Self {
             user: Arc::clone(user),
         };
-        if tenant.connections.fetch_add(1, Ordering::Relaxed) >= connections_max {
+        if tenant.connections.fetch_add(1, Ordering::Relaxed) >= connections_max.saturating_add(own_place) {
             tenant.space.counters.connections_refused.add(1);
             return Err(CommandError::Other(format!(
                 "ERR tenant {} has its {connections_max} connections to this node already; close some, or raise its \

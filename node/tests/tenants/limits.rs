@@ -8,7 +8,7 @@ use annulus_node::store::{EvictionPolicy, Space};
 use annulus_proto::tenants::{OverRate, Quota, Tenant, TenantId, TtlBounds};
 
 use crate::support::{Client, Options, TestServer, encode};
-use crate::world::{adopt, log_in, options, root, start, tenant};
+use crate::world::{adopt, log_in, options, root, start, tenant, wait_for};
 
 fn with_quota(id: u32, name: &str, quota: Quota) -> Tenant {
     Tenant {
@@ -479,4 +479,44 @@ fn another_tenants_command_waits_for_one_turn() {
     });
     // All of the others' pipelines together are some seconds of work; so is each round of turns of all connections.
     assert!(longest < Duration::from_millis(400), "{longest:?}");
+}
+
+/// Whoever logs in and works in one breath waits like everybody.
+#[test]
+fn a_login_in_front_of_a_batch_is_no_way_around_the_rate() {
+    let mut slow = tenant(1, "slow");
+    slow.quota = Quota {
+        ops_per_second: Some(1),
+        over_rate: OverRate::Delay,
+        ..Quota::default()
+    };
+    let server = start(&options(), vec![slow]);
+    let mut client = server.connect();
+    client.send("AUTH slow secret-slow\r\n".to_owned() + &"PING\r\n".repeat(100));
+    client.expect("+OK\r\n");
+    wait_for("the batch waits", || {
+        space(&server, 1).counters.throttled.get() == 1
+    });
+}
+
+#[test]
+fn a_transaction_holds_its_slot_for_a_while_only() {
+    let server = start(&options(), vec![tenant(1, "noisy")]);
+    let mut noisy = log_in(&server, "noisy");
+    noisy.check("MULTI", "+OK\r\n");
+    let script: &[u8] = b"local n = 0 for i = 1, 3e5 do n = n + i end return n";
+    for _ in 0..100 {
+        noisy.send(encode(&[b"EVAL", script, b"1", b"key"]));
+        noisy.expect("+QUEUED\r\n");
+    }
+    let reply = noisy.ask("EXEC");
+    let (done, refused) = (
+        reply.matches(":45000150000\r\n").count(),
+        reply.matches("-ERR not executed").count(),
+    );
+    assert!(
+        done > 0 && refused > 0 && done + refused == 100,
+        "{done} and {refused}: {reply}"
+    );
+    noisy.check("GET key", "$-1\r\n");
 }
