@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use annulus_crds::v1alpha1::CacheTenant;
 use annulus_operator::build::secret::Password;
 use annulus_operator::key::TenantKey;
-use annulus_operator::tenants::ledger::Ledger;
+use annulus_operator::tenants::ledger::{Ledger, RotationWish};
 use annulus_operator::tenants::plan::{BindingSeen, Seen, SeenTenant, TenantsPlan, plan};
 use annulus_operator::tenants::status::{is_bound, summary};
 use annulus_operator::tenants::validate::validate;
@@ -52,7 +52,7 @@ fn decide(cluster: &ValidCluster, ledger: &Ledger, tenants: &[SeenTenant], now_m
         ledger,
         tenants,
         watched: None,
-        version_told: 0,
+        versions_told: &[],
         last_id_told: 0,
         now_ms,
     })
@@ -396,7 +396,7 @@ fn numbers_and_versions_only_grow() {
     ];
     let lost = empty();
     let plan = decide_as(&Seen {
-        version_told: 2,
+        versions_told: &[2],
         last_id_told: 7,
         ..seen(&cluster, &lost, &told)
     });
@@ -424,7 +424,7 @@ fn seen<'a>(cluster: &'a ValidCluster, ledger: &'a Ledger, tenants: &'a [SeenTen
         ledger,
         tenants,
         watched: None,
-        version_told: 0,
+        versions_told: &[],
         last_id_told: 0,
         now_ms: 0,
     }
@@ -506,7 +506,7 @@ fn when_passwords_are_replaced() {
     let looked = |binding: Option<BindingSeen>, rotate: Option<&str>| {
         let mut tenant = tenant("n", "t", spec);
         if let Ok(asks) = &mut tenant.asks {
-            asks.rotate = rotate.map(str::to_owned);
+            asks.rotate = rotate.map(RotationWish::of);
         }
         tenant.bindings = binding.map(|seen| ("n.t".to_owned(), seen)).into_iter().collect();
         tenant
@@ -573,15 +573,7 @@ fn when_passwords_are_replaced() {
 #[test]
 fn a_document_that_would_not_fit_into_a_secret_takes_nobody_more() {
     let cluster = cluster("nodes: 1, tenancy: {limits: {maxTenants: 2000}}");
-    let users: Vec<String> = (0..16)
-        .map(|user| {
-            format!(
-                "{{name: u{user}, rules: [{}]}}",
-                vec![format!("+{}", "a".repeat(60)); 20].join(", ")
-            )
-        })
-        .collect();
-    let spec = format!("access: {{users: [{}]}}", users.join(", "));
+    let spec = greedy(20);
     let tenants: Vec<_> = (0..60)
         .map(|number| tenant("n", &format!("t{number}"), &spec))
         .collect();
@@ -599,6 +591,196 @@ fn a_document_that_would_not_fit_into_a_secret_takes_nobody_more() {
             .iter()
             .all(|write| plan.verdicts[&write.tenant].refused.is_none())
     );
+}
+
+/// What an author can at most have stored: users with many long rules.
+fn greedy(rules: usize) -> String {
+    let rules = vec![format!("+{}", "a".repeat(60)); rules].join(", ");
+    let users: Vec<String> = (0..16)
+        .map(|user| format!("{{name: u{user}, rules: [{rules}]}}"))
+        .collect();
+    format!("access: {{users: [{}]}}", users.join(", "))
+}
+
+#[test]
+fn who_is_in_cannot_outgrow_the_secret_and_can_still_have_new_passwords() {
+    let cluster = cluster("nodes: 1, tenancy: {limits: {maxTenants: 2000}}");
+    let name = |number: usize| format!("t{number}");
+    let asking = |rules: usize, rotate: Option<&str>| -> Vec<SeenTenant> {
+        let spec = greedy(rules);
+        let mut tenants: Vec<_> = (0..60).map(|number| tenant("n", &name(number), &spec)).collect();
+        for tenant in &mut tenants {
+            tenant.bindings.clear();
+            tenant.asks.as_mut().unwrap().rotate = rotate.map(RotationWish::of);
+        }
+        tenants
+    };
+    let fits = |ledger: &Ledger| ledger.document.to_json().len() + ledger.notes_json().len() < 1 << 20;
+    let small = with(&cluster, &asking(1, None));
+    assert_eq!(small.document.tenants.len(), 60);
+
+    let grown = decide(&cluster, &small, &asking(32, None), 1);
+    let refused: Vec<_> = (0..60)
+        .filter(|number| reason(&grown, "n", &name(*number)).is_some())
+        .collect();
+    assert!((20..60).contains(&refused.len()), "{refused:?}");
+    let ledger = grown.next.unwrap();
+    assert!(fits(&ledger));
+    for number in refused {
+        let verdict = &grown.verdicts[&TenantKey::new("n", name(number))];
+        assert_eq!(
+            verdict.refused.as_ref().unwrap().reason.as_str(),
+            "TooManyTenants"
+        );
+        let find = |ledger: &Ledger| {
+            let mut tenants = ledger.document.tenants.clone();
+            tenants.retain(|tenant| tenant.name == name(number));
+            tenants
+        };
+        assert_eq!(find(&ledger), find(&small), "it keeps what it had");
+    }
+
+    // Nothing fits in any more, and who stays as it is can rotate, with a wish of any length.
+    let mut tenants = asking(32, Some(&"1".repeat(200_000)));
+    tenants.retain(|tenant| grown.verdicts[&tenant.key].refused.is_none());
+    assert!(tenants.len() > 1);
+    let others = asking(1, None).into_iter();
+    let others = others.filter(|tenant| grown.verdicts[&tenant.key].refused.is_some());
+    let all: Vec<_> = tenants.iter().cloned().chain(others).collect();
+    let rotated = decide(&cluster, &ledger, &all, 2);
+    assert!(rotated.verdicts.values().all(|verdict| verdict.refused.is_none()));
+    assert_eq!(rotated.writes.len(), 17 * tenants.len());
+    assert!(fits(&rotated.next.unwrap()));
+}
+
+#[test]
+fn the_length_of_a_wish_for_new_passwords_does_not_matter() {
+    let mut wishes = object("n", "t", "");
+    let wish = "1".repeat(200_000);
+    let annotations = wishes.metadata.annotations.get_or_insert_default();
+    annotations.insert("annulus.dev/rotate".to_owned(), wish);
+    let cluster = cluster("nodes: 1");
+    let tenant = SeenTenant {
+        asks: validate(&wishes),
+        ..tenant("n", "t", "")
+    };
+    let ledger = with(&cluster, std::slice::from_ref(&tenant));
+    assert!(ledger.notes_json().len() < 300);
+    let again = decide(&cluster, &ledger, &unlooked(&[tenant]), 1);
+    assert!(again.writes.is_empty(), "the wish is known");
+}
+
+#[test]
+fn who_is_refused_a_quota_can_still_shut_somebody_out() {
+    let cluster = cluster("nodes: 1");
+    let (minute, overlap) = (60_000, 600_000);
+    let access = "access: {users: [{name: u, rules: [+get]}, {name: v}]}";
+    let first = tenant(
+        "n",
+        "t",
+        &format!("quota: {{memory: 8Mi}}, ttl: {{max: 1h}}, {access}"),
+    );
+    let ledger = with(&cluster, &[first]);
+    let had = &ledger.document.tenants[0];
+    // The limits are lower now, and it can't be guaranteed more than there is.
+    let limits = "nodes: 1, memory: {max: 100Mi}, tenancy: {limits: {quota: {memory: 4Mi}}}";
+    let rows = [
+        (limits, "quota: {memory: 8Mi}, ttl: {max: 1h}", "QuotaTooHigh"),
+        (
+            "nodes: 1, memory: {max: 100Mi}",
+            "quota: {guaranteedMemory: 101Mi}, ttl: {max: 2h}",
+            "MemoryOvercommitted",
+        ),
+    ];
+    for (spec, asks, expected) in rows {
+        let cluster = support::views::cluster(spec);
+        let spec = format!("deletionPolicy: Retain, {asks}, access: {{users: [{{name: u, rules: [+set]}}]}}");
+        let mut revoking = tenant("n", "t", &spec);
+        revoking.bindings.clear();
+        revoking.asks.as_mut().unwrap().rotate = Some(RotationWish::of("1"));
+        let revoking = [revoking];
+        let plan = decide(&cluster, &ledger, &revoking, minute);
+        assert_eq!(reason(&plan, "n", "t"), Some(expected));
+        assert_eq!(plan.writes.len(), 2, "{expected}: both users have new passwords");
+        let next = plan.next.unwrap();
+        let entry = &next.document.tenants[0];
+        assert_eq!((entry.quota, entry.ttl), (had.quota, had.ttl), "{expected}");
+        let users: Vec<_> = entry
+            .users
+            .iter()
+            .map(|user| (user.name.as_str(), user.rules[0].as_str()))
+            .collect();
+        assert_eq!(users, [("n.t", "+@all"), ("n.t.u", "+set")], "{expected}");
+        assert!(next.notes[&entry.id].retain, "{expected}");
+        assert_eq!(plan.look_again_ms, Some(minute + overlap), "{expected}");
+        let plan = decide(&cluster, &next, &revoking, minute + overlap);
+        assert_eq!(
+            passwords(&plan, &next),
+            [entry.users[0].passwords[0]],
+            "{expected}"
+        );
+        // Another one of that name is a newcomer to what was left.
+        let mut another = revoking.to_vec();
+        another[0].asks.as_mut().unwrap().uid = "another".to_owned();
+        let plan = decide(&cluster, &next, &another, minute);
+        assert_eq!(reason(&plan, "n", "t"), Some(expected));
+        assert!(
+            plan.next.unwrap().document.tenants[0].users.is_empty(),
+            "{expected}"
+        );
+    }
+}
+
+#[test]
+fn replaced_passwords_end_whatever_becomes_of_the_spec() {
+    let cluster = cluster("nodes: 1");
+    let spec = "rotation: {overlap: 2m}";
+    let ledger = with(&cluster, &[tenant("n", "t", spec)]);
+    let mut rotating = tenant("n", "t", spec);
+    rotating.bindings.clear();
+    rotating.asks.as_mut().unwrap().rotate = Some(RotationWish::of("1"));
+    let rotated = decide(&cluster, &ledger, &[rotating], 1).next.unwrap();
+    let broken = [tenant("n", "t", "quota: {memory: lots}")];
+    let plan = decide(&cluster, &rotated, &broken, 120_000);
+    assert_eq!((plan.next.as_ref(), plan.look_again_ms), (None, Some(120_001)));
+    let plan = decide(&cluster, &rotated, &broken, 120_001);
+    assert_eq!(reason(&plan, "n", "t"), Some("InvalidSpec"));
+    assert_eq!(
+        passwords(&plan, &rotated),
+        [rotated.document.tenants[0].users[0].passwords[0]]
+    );
+}
+
+#[test]
+fn versions_that_no_node_can_have_do_not_count() {
+    let cluster = cluster("nodes: 1");
+    let ledger = with(&cluster, &[tenant("n", "a", "")]);
+    let leap = 1 << 32;
+    let rows: [(&str, &[u64], Option<u64>); 5] = [
+        ("the highest number", &[u64::MAX], None),
+        ("just too far", &[1 + leap + 1], None),
+        ("far", &[1 + leap], Some(2 + leap)),
+        ("another one beside it", &[u64::MAX, 7], Some(8)),
+        ("the stored one", &[1], None),
+    ];
+    for (case, versions_told, expected) in rows {
+        let tenants = unlooked(&[tenant("n", "a", "")]);
+        let plan = decide_as(&Seen {
+            versions_told,
+            ..seen(&cluster, &ledger, &tenants)
+        });
+        assert_eq!(plan.next.map(|next| next.document.version), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_none_is_named() {
+    let rows = [("'+get', '~*'", "\"~*\""), ("'+@Read'", "\"+@Read\"")];
+    for (rules, shown) in rows {
+        let spec = format!("access: {{users: [{{name: a, rules: [{rules}]}}]}}");
+        let invalid = validate(&object("n", "t", &spec)).unwrap_err().to_string();
+        assert!(invalid.contains(shown), "{invalid}");
+    }
 }
 
 #[test]

@@ -239,6 +239,18 @@ fn which_tenants_may_change() {
             "quota: {keys: 12}".to_owned(),
             "no, QuotaTooHigh",
         ),
+        (
+            "above that limit, without a user that it had",
+            "quota: {keys: 11}, access: {users: [{name: u}]}".to_owned(),
+            "quota: {keys: 11}".to_owned(),
+            "yes, but spec.quota.keys is 11",
+        ),
+        (
+            "above that limit, with another time to live",
+            "quota: {keys: 11}".to_owned(),
+            "quota: {keys: 11}, ttl: {max: 1h}".to_owned(),
+            "no, QuotaTooHigh",
+        ),
     ];
     let lowered = around(
         &format!("{OPEN}, limits: {{quota: {{guaranteedMemory: 70Mi}}}}}}"),
@@ -269,6 +281,15 @@ fn which_tenants_may_change() {
             said(&decision)
         );
     }
+    let (had, wants) = (
+        "quota: {keys: 11}, access: {users: [{name: u}]}",
+        "quota: {keys: 11}",
+    );
+    let never_in = tenant::check(&object("a", "t", wants), Some(&object("a", "t", had)), &full);
+    assert!(said(&never_in).starts_with("no, QuotaTooHigh"));
+    let closed = around("nodes: 1", &[]);
+    let locked_out = tenant::check(&object("a", "t", wants), Some(&bound("a", "t", had)), &closed);
+    assert!(said(&locked_out).starts_with("no, NamespaceNotAllowed"));
     // Nobody holds up a deletion.
     let mut leaving = object("a", "t", &guaranteed(190));
     leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();

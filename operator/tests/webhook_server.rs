@@ -6,6 +6,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
@@ -381,6 +382,42 @@ async fn a_cache_that_is_behind_refuses_nobody() {
     let mistaken = json!({"object": tenant("t", "rotation: {interval: 1s}")});
     let denied = served.ask(Question::CheckTenant, &mistaken).await;
     assert_eq!((&denied["allowed"], served.api.take_reads()), (&json!(false), 0));
+}
+
+#[tokio::test]
+async fn an_api_server_that_hangs_holds_up_two_answers_for_a_second() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    let hangs = tower::service_fn(move |_: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::pending::<Result<http::Response<Body>, std::convert::Infallible>>()
+    });
+    let client = Client::new(hangs, "default");
+    let known = Known {
+        client,
+        ..known(&FakeApi::default())
+    };
+    let reviewer = Reviewer::new(known, Metrics::default());
+    let body = review(&json!({"object": tenant("t", "quota: {guaranteedMemory: 41Mi}")}));
+    let ask = || reviewer.answer(Question::CheckTenant, body.as_bytes());
+    let denied = |answer: Result<Vec<u8>, _>| {
+        let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+        let message = answer["response"]["status"]["message"].as_str().unwrap();
+        message.starts_with("MemoryOvercommitted")
+    };
+    // Twice: what was given up on is free again.
+    for round in 1..=2 {
+        let (first, second) = (ask(), ask());
+        let mut waiting = std::pin::pin!(async { tokio::join!(first, second) });
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("the API server hangs"),
+            third = timeout(PATIENCE, ask()) => assert!(denied(third.unwrap()), "at once, by the caches"),
+        }
+        let (first, second) = timeout(PATIENCE, waiting).await.unwrap();
+        assert!(denied(first) && denied(second), "by the caches");
+        assert_eq!(reads.load(Ordering::Relaxed), 2 * round);
+    }
 }
 
 #[tokio::test]

@@ -341,7 +341,7 @@ impl Local {
             return Ok(());
         };
         let versions = snapshot.reports.values().map(|report| report.tenants_version);
-        let said = tenants.step(&self.content, versions.max().unwrap_or_default())?;
+        let said = tenants.step(&self.content, &versions.collect::<Vec<_>>())?;
         for line in said.iter().filter(|line| !self.tenants_said.contains(line)) {
             say(line);
         }

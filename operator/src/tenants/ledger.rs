@@ -5,13 +5,27 @@
 
 use std::collections::BTreeMap;
 
-use annulus_proto::tenants::{TENANTS_DOCUMENT_KEY, TenantId, TenantsDocument, TenantsError};
+use annulus_proto::tenants::{
+    PasswordDigest, TENANTS_DOCUMENT_KEY, Tenant, TenantId, TenantsDocument, TenantsError,
+};
 use annulus_ring::ClusterUid;
 use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The notes' key in the Secret. Nodes don't mount it.
 pub const NOTES_KEY: &str = "notes.json";
+
+/// Bytes of a ledger as it is stored. A Secret holds at most 1 MiB; its own fields need some of it.
+pub(super) const BYTES_MAX: usize = 900_000;
+/// Bytes of the document without tenants, and of what is around the notes.
+pub(super) const BYTES_WITHOUT_TENANTS: usize = 1_000;
+/// A password's digest in the document, with quotes and comma.
+const PASSWORD_BYTES: usize = 67;
+/// How many passwords a user has at most.
+const PASSWORDS_MAX: usize = 2;
+/// The most that a note takes, its tenant's number included, beside the UID.
+const NOTE_BYTES: usize = 200;
 
 /// The document and the notes.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,11 +44,40 @@ pub struct Note {
     pub uid: String,
     /// Its data is kept when that is deleted.
     pub retain: bool,
-    /// The value of the annotation that asked for the last rotation.
+    /// The wish that the last rotation fulfilled.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rotate: Option<String>,
+    pub rotate: Option<RotationWish>,
     /// When a password was last replaced, in milliseconds since 1970.
     pub passwords_since_ms: u64,
+    /// How long the old one works beside it, as the last usable spec said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap_ms: Option<u64>,
+}
+
+/// Which wish for new passwords: a digest of the annotation's value, since that may be longer than what can be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RotationWish(String);
+
+impl RotationWish {
+    /// That of an annotation with that value.
+    pub fn of(value: &str) -> Self {
+        let mut digest = String::from(PasswordDigest(Sha256::digest(value).into()));
+        digest.truncate(32);
+        Self(digest)
+    }
+}
+
+/// The most bytes that a tenant takes in the ledger as long as its users and their rules are these: each with two
+/// passwords, so that who is in can always have new ones.
+pub(super) fn bytes_of(tenant: &Tenant, note: &Note) -> usize {
+    let lacking = tenant
+        .users
+        .iter()
+        .map(|user| PASSWORDS_MAX.saturating_sub(user.passwords.len()));
+    // Numbers, texts and lists always serialize.
+    let document = serde_json::to_vec(tenant).map_or(0, |json| json.len() + 1);
+    document + lacking.sum::<usize>() * PASSWORD_BYTES + NOTE_BYTES + note.uid.len()
 }
 
 impl Ledger {
@@ -82,8 +125,9 @@ mod tests {
             Note {
                 uid: "t-1".to_owned(),
                 retain: true,
-                rotate: Some("1".to_owned()),
+                rotate: Some(RotationWish::of("1")),
                 passwords_since_ms: 7,
+                overlap_ms: None,
             },
         );
         let mut data = BTreeMap::from([
@@ -103,5 +147,55 @@ mod tests {
         data.insert(TENANTS_DOCUMENT_KEY.to_owned(), ByteString(b"{}".to_vec()));
         assert!(Ledger::read(&data).is_err());
         assert_eq!(Ledger::read(&BTreeMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn no_ledger_takes_more_bytes_than_were_counted() {
+        let user = |number: u32| annulus_proto::tenants::User {
+            name: format!("n.t.{number}"),
+            passwords: vec![PasswordDigest([255; 32]); 2],
+            rules: vec!["+@all".to_owned(); 3],
+        };
+        let mut ledger = Ledger::empty("u".repeat(36).parse().unwrap());
+        ledger.document.version = u64::MAX;
+        ledger.document.next_id = TenantId(u32::MAX);
+        let mut counted = BYTES_WITHOUT_TENANTS;
+        for id in u32::MAX - 40..u32::MAX {
+            let tenant = Tenant {
+                id: TenantId(id),
+                namespace: "n".to_owned(),
+                name: format!("t{id}"),
+                quota: annulus_proto::tenants::Quota::default(),
+                ttl: annulus_proto::tenants::TtlBounds::default(),
+                users: (0..3).map(user).collect(),
+            };
+            let note = Note {
+                uid: "t".repeat(36),
+                retain: false,
+                rotate: Some(RotationWish::of(&"1".repeat(200_000))),
+                passwords_since_ms: u64::MAX,
+                overlap_ms: Some(u64::MAX),
+            };
+            let bytes = bytes_of(&tenant, &note);
+            counted += bytes;
+            let mut with_one = tenant.clone();
+            with_one
+                .users
+                .iter_mut()
+                .for_each(|user| user.passwords.truncate(1));
+            assert_eq!(
+                bytes_of(
+                    &with_one,
+                    &Note {
+                        uid: note.uid.clone(),
+                        ..Note::default()
+                    }
+                ),
+                bytes
+            );
+            ledger.document.tenants.push(tenant);
+            ledger.notes.insert(TenantId(id), note);
+        }
+        assert!(ledger.document.to_json().len() + ledger.notes_json().len() <= counted);
     }
 }

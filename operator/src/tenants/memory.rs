@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::admission::{Labels, Refusal};
 use super::endpoint::Known;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, RotationWish};
 use crate::build::binding::Endpoint;
 use crate::caches::Namespaces;
 use crate::context::Context;
@@ -84,7 +84,7 @@ pub struct Stamp {
     /// Its spec.
     pub generation: i64,
     /// Its wish for new passwords.
-    pub rotate: Option<String>,
+    pub rotate: Option<RotationWish>,
     /// Where it connects.
     pub endpoint: Arc<Endpoint>,
 }

@@ -1,23 +1,23 @@
 //! What is to be done about a cluster's tenants: a pure decision from what is stored, what is asked for and what is seen.
 //!
 //! Whoever is in comes before whoever wants to come in, and of those who want to, the elder: so a tenant that fits stays,
-//! whatever others ask for. A tenant whose new quota doesn't fit keeps the old one. A tenant whose namespace is no longer
-//! allowed loses its users, not its data.
+//! whatever others ask for. A tenant whose new quota doesn't fit keeps the old one, and everything else follows its spec, so
+//! that it can always shut somebody out. A tenant whose namespace is no longer allowed loses its users, not its data.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use annulus_crds::v1alpha1::{NamespacesFrom, TenantReason};
-use annulus_proto::tenants::{PasswordDigest, Tenant, TenantId, User};
+use annulus_crds::v1alpha1::{NamespacesFrom, TenantReason, defaults};
+use annulus_proto::tenants::{PasswordDigest, Quota, Tenant, TenantId, TtlBounds, User};
 
 use super::admission::{Labels, Others, Refusal, agree, fits, may_bind};
-use super::ledger::{Ledger, Note};
+use super::ledger::{self, Ledger, Note, bytes_of};
 use super::validate::{ValidTenant, ValidUser};
 use crate::build::secret::Password;
 use crate::key::TenantKey;
 use crate::validate::{InvalidSpec, ValidCluster};
 
-/// A Secret holds at most 1 MiB; notes and the Secret's own fields need some of it.
-const DOCUMENT_BYTES_MAX: usize = 800_000;
+/// So far above the stored version one that a node tells may be: even with a change each millisecond that takes weeks.
+const VERSION_LEAP_MAX: u64 = 1 << 32;
 
 /// A Secret that is on its way out is looked at again after this time.
 const ENDING_MS: u64 = 1_000;
@@ -65,8 +65,8 @@ pub struct Seen<'a> {
     pub tenants: &'a [SeenTenant],
     /// The namespaces whose `CacheTenant`s the operator sees; `None` for all.
     pub watched: Option<&'a BTreeSet<String>>,
-    /// The highest version that a node tells.
-    pub version_told: u64,
+    /// The versions that nodes tell. Those that are not [believable](is_believable) don't count.
+    pub versions_told: &'a [u64],
     /// The highest id that the cluster's status tells.
     pub last_id_told: u32,
     /// Milliseconds since 1970.
@@ -106,6 +106,12 @@ pub struct BindingWrite {
     pub password: Password,
 }
 
+/// Whether a node can have the version that it tells, when that one is stored. The next version must be above all of
+/// them, and there is none above the highest number.
+pub fn is_believable(stored: u64, told: u64) -> bool {
+    told.saturating_sub(stored) <= VERSION_LEAP_MAX
+}
+
 /// Decides everything. `draw` gives a new password each time.
 pub fn plan<E>(seen: &Seen<'_>, mut draw: impl FnMut() -> Result<Password, E>) -> Result<TenantsPlan, E> {
     let mut work = Work::begin(seen);
@@ -123,16 +129,12 @@ struct Work<'a> {
     ids: BTreeMap<TenantKey, TenantId>,
     next_id: TenantId,
     guaranteed_bytes: u64,
-    document_bytes: usize,
+    ledger_bytes: usize,
     plan: TenantsPlan,
 }
 
 fn key(tenant: &Tenant) -> TenantKey {
     TenantKey::new(&tenant.namespace, &tenant.name)
-}
-
-fn size(tenant: &Tenant) -> usize {
-    serde_json::to_vec(tenant).map_or(0, |json| json.len() + 1)
 }
 
 impl<'a> Work<'a> {
@@ -155,7 +157,7 @@ impl<'a> Work<'a> {
                 .collect(),
             next_id: document.next_id.max(TenantId(last.saturating_add(1))),
             guaranteed_bytes: 0,
-            document_bytes: 0,
+            ledger_bytes: 0,
             plan: TenantsPlan {
                 next: None,
                 verdicts: BTreeMap::new(),
@@ -196,9 +198,12 @@ impl<'a> Work<'a> {
             is_there || note.retain
         });
         self.ids.retain(|_, id| self.entries.contains_key(id));
-        let tenants = || self.entries.values().map(|(tenant, _)| tenant);
-        self.guaranteed_bytes = tenants().map(|tenant| tenant.quota.guaranteed_bytes).sum();
-        self.document_bytes = tenants().map(size).sum();
+        let entries = || self.entries.values();
+        self.guaranteed_bytes = entries().map(|(tenant, _)| tenant.quota.guaranteed_bytes).sum();
+        self.ledger_bytes = ledger::BYTES_WITHOUT_TENANTS
+            + entries()
+                .map(|(tenant, note)| bytes_of(tenant, note))
+                .sum::<usize>();
     }
 
     /// Those who are in by their numbers, then the others by age.
@@ -217,16 +222,11 @@ impl<'a> Work<'a> {
         draw: &mut impl FnMut() -> Result<Password, E>,
     ) -> Result<Verdict, E> {
         let known = self.ids.get(&tenant.key).copied();
-        let refuse = |refusal: Refusal| Verdict {
-            id: known,
-            refused: Some(refusal),
-            unbound: None,
-        };
         let asks = match &tenant.asks {
             Ok(asks) => asks,
             Err(invalid) => {
                 let refusal = Refusal::new(TenantReason::InvalidSpec, invalid.to_string());
-                return Ok(refuse(refusal));
+                return Ok(self.refuse(known, refusal));
             }
         };
         let cluster = self.seen.cluster;
@@ -246,17 +246,19 @@ impl<'a> Work<'a> {
             {
                 entry.users.clear();
             }
-            return Ok(refuse(refusal));
+            return Ok(self.refuse(known, refusal));
         }
-        let (quota, ttl) = match agree(&cluster.tenancy, asks) {
-            Ok(agreed) => agreed,
-            Err(refusal) => return Ok(refuse(refusal)),
-        };
         let before = known.and_then(|id| self.entries.get(&id));
         let had_bytes = before.map(|(entry, _)| entry.quota.guaranteed_bytes);
-        if let Err(refusal) = fits(cluster, self.others(had_bytes), had_bytes, quota.guaranteed_bytes) {
-            return Ok(refuse(refusal));
-        }
+        let (agreed, refused) = match (self.agree(asks, had_bytes), before) {
+            (Ok(agreed), _) => (agreed, None),
+            // Its users, their rules and their passwords are nothing that a quota is about.
+            (Err(refusal), Some((entry, note))) if note.uid.is_empty() || note.uid == asks.uid => {
+                ((entry.quota, entry.ttl), Some(refusal))
+            }
+            (Err(refusal), _) => return Ok(self.refuse(known, refusal)),
+        };
+        let had_ledger_bytes = before.map_or(0, |(entry, note)| bytes_of(entry, note));
         let (mut entry, mut note) = before.cloned().unwrap_or_else(|| {
             let id = tenant.told_id.map(TenantId).filter(|id| self.is_free(*id));
             (self.newcomer(&tenant.key, id), Note::default())
@@ -264,28 +266,61 @@ impl<'a> Work<'a> {
         let is_new = note.uid != asks.uid;
         note.uid.clone_from(&asks.uid);
         note.retain = asks.retain;
-        (entry.quota, entry.ttl) = (quota, ttl);
+        note.overlap_ms = Some(asks.rotation.overlap_ms);
+        (entry.quota, entry.ttl) = agreed;
         let unbound = self.users(&mut entry, &mut note, tenant, asks, is_new, draw)?;
-        if known.is_none() {
-            let bytes = size(&entry);
-            if self.document_bytes + bytes > DOCUMENT_BYTES_MAX {
-                self.plan.writes.retain(|write| write.tenant != tenant.key);
-                let message =
-                    "the tenants of the cluster don't fit into one Secret any more: use another cluster";
-                return Ok(refuse(Refusal::new(TenantReason::TooManyTenants, message)));
-            }
-            self.document_bytes += bytes;
+        let (bytes, others_bytes) = (bytes_of(&entry, &note), self.ledger_bytes - had_ledger_bytes);
+        if bytes > had_ledger_bytes && others_bytes + bytes > ledger::BYTES_MAX {
+            self.plan.writes.retain(|write| write.tenant != tenant.key);
+            let message = if known.is_some() {
+                "the tenants of the cluster don't fit into one Secret with the users and rules that this one asks for now: \
+                 ask for fewer, or use another cluster"
+            } else {
+                "the tenants of the cluster don't fit into one Secret any more: use another cluster"
+            };
+            return Ok(self.refuse(known, Refusal::new(TenantReason::TooManyTenants, message)));
         }
+        self.ledger_bytes = others_bytes + bytes;
         let id = entry.id;
-        self.guaranteed_bytes = self.others(had_bytes).guaranteed_bytes + quota.guaranteed_bytes;
+        self.guaranteed_bytes = self.others(had_bytes).guaranteed_bytes + entry.quota.guaranteed_bytes;
         self.next_id = self.next_id.max(TenantId(id.0.saturating_add(1)));
         self.ids.insert(tenant.key.clone(), id);
         self.entries.insert(id, (entry, note));
         Ok(Verdict {
             id: Some(id),
-            refused: None,
+            refused,
             unbound,
         })
+    }
+
+    /// What the cluster gives to a tenant that has had so much.
+    fn agree(&self, asks: &ValidTenant, had_bytes: Option<u64>) -> Result<(Quota, TtlBounds), Refusal> {
+        let cluster = self.seen.cluster;
+        let (quota, ttl) = agree(&cluster.tenancy, asks)?;
+        fits(cluster, self.others(had_bytes), had_bytes, quota.guaranteed_bytes)?;
+        Ok((quota, ttl))
+    }
+
+    /// Leaves everything as it was, but for replaced passwords whose time is over: whoever replaced one counts on its end.
+    fn refuse(&mut self, known: Option<TenantId>, refusal: Refusal) -> Verdict {
+        let now_ms = self.seen.now_ms;
+        let mut look_at_ms = None;
+        if let Some((entry, note)) = known.and_then(|id| self.entries.get_mut(&id)) {
+            let ends_ms = overlap_ends_ms(note);
+            if ends_ms <= now_ms {
+                end_overlap(&mut entry.users);
+            } else if overlaps(&entry.users) {
+                look_at_ms = Some(ends_ms);
+            }
+        }
+        if let Some(at_ms) = look_at_ms {
+            self.look_at(at_ms);
+        }
+        Verdict {
+            id: known,
+            refused: Some(refusal),
+            unbound: None,
+        }
     }
 
     /// An id that a status tells, of a ledger that was lost: nobody else may have got it since.
@@ -298,8 +333,8 @@ impl<'a> Work<'a> {
             id: id.unwrap_or(self.next_id),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
-            quota: annulus_proto::tenants::Quota::default(),
-            ttl: annulus_proto::tenants::TtlBounds::default(),
+            quota: Quota::default(),
+            ttl: TtlBounds::default(),
             users: Vec::new(),
         }
     }
@@ -326,10 +361,9 @@ impl<'a> Work<'a> {
         let due_ms = asks
             .rotation
             .interval_ms
-            .map(|interval_ms| note.passwords_since_ms + interval_ms);
+            .map(|interval_ms| note.passwords_since_ms.saturating_add(interval_ms));
         let asked = asks.rotate.is_some() && asks.rotate != note.rotate;
         let rotates = !is_new && (asked || due_ms.is_some_and(|due_ms| due_ms <= now_ms));
-        let overlap_ends_ms = note.passwords_since_ms + asks.rotation.overlap_ms;
         let mut replaced = false;
         let mut users = Vec::with_capacity(asks.users.len());
         for user in &asks.users {
@@ -369,10 +403,8 @@ impl<'a> Work<'a> {
         if replaced || is_new || rotates {
             note.passwords_since_ms = now_ms;
             note.rotate.clone_from(&asks.rotate);
-        } else if overlap_ends_ms <= now_ms {
-            for user in &mut users {
-                user.passwords.truncate(1);
-            }
+        } else if overlap_ends_ms(note) <= now_ms {
+            end_overlap(&mut users);
         }
         entry.users = users;
         self.look_again(entry, note, asks);
@@ -381,11 +413,11 @@ impl<'a> Work<'a> {
 
     /// Notes when the overlap of two passwords ends, or a password's life.
     fn look_again(&mut self, entry: &Tenant, note: &Note, asks: &ValidTenant) {
-        let overlaps = entry.users.iter().any(|user| user.passwords.len() > 1);
-        let ends = overlaps.then_some(asks.rotation.overlap_ms);
-        let times = ends.into_iter().chain(asks.rotation.interval_ms);
-        for ms in times {
-            self.look_at(note.passwords_since_ms.saturating_add(ms));
+        if overlaps(&entry.users) {
+            self.look_at(overlap_ends_ms(note));
+        }
+        if let Some(interval_ms) = asks.rotation.interval_ms {
+            self.look_at(note.passwords_since_ms.saturating_add(interval_ms));
         }
     }
 
@@ -407,15 +439,34 @@ impl<'a> Work<'a> {
         }
         let mut document = before.clone();
         (document.tenants, document.next_id) = (tenants, self.next_id);
+        let told = self.seen.versions_told.iter().copied();
+        let told = told.filter(|told| is_believable(before.version, *told)).max();
+        let highest = before.version.max(told.unwrap_or_default());
         // Nodes that tell a higher version would not take this one.
-        if document != *before || before.version < self.seen.version_told {
-            document.version = before.version.max(self.seen.version_told) + 1;
+        if document != *before || before.version < highest {
+            document.version = highest.saturating_add(1);
         }
         let next = Ledger { document, notes };
         if next != *self.seen.ledger {
             self.plan.next = Some(next);
         }
         self.plan
+    }
+}
+
+/// When replaced passwords end, in milliseconds since 1970.
+fn overlap_ends_ms(note: &Note) -> u64 {
+    note.passwords_since_ms
+        .saturating_add(note.overlap_ms.unwrap_or(defaults::ROTATION_OVERLAP_MS))
+}
+
+fn overlaps(users: &[User]) -> bool {
+    users.iter().any(|user| user.passwords.len() > 1)
+}
+
+fn end_overlap(users: &mut [User]) {
+    for user in users {
+        user.passwords.truncate(1);
     }
 }
 

@@ -15,12 +15,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource};
 use serde_json::json;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::admission::Refusal;
 use super::bindings::Wanted;
 use super::ledger::Ledger;
 use super::memory::{Remembered, Tenancy, Told};
-use super::plan::{Seen, SeenTenant, TenantsPlan, Verdict, plan};
+use super::plan::{Seen, SeenTenant, TenantsPlan, Verdict, is_believable, plan};
 use super::status::{Outcome, Reach, event, is_bound, is_ready, status, summary};
 use super::usage::{self, Usage};
 use super::validate::ValidTenant;
@@ -191,12 +192,14 @@ async fn look_after(
     let now = Timestamp::now();
     let snapshot = ctx.hub.snapshot(key);
     let told = object.status.as_ref().and_then(|status| status.tenants.as_ref());
+    let versions_told: Vec<u64> = versions(&snapshot).collect();
+    warn_of_unbelievable(key, &snapshot, ledger.document.version);
     let seen = Seen {
         cluster,
         ledger: &ledger,
         tenants: &tenants,
         watched: shell.watched.as_ref(),
-        version_told: versions(&snapshot).max().unwrap_or_default(),
+        versions_told: &versions_told,
         last_id_told: told.map_or(0, |told| told.last_id),
         now_ms: now.as_millisecond().try_into().unwrap_or_default(),
     };
@@ -304,6 +307,15 @@ fn note_changes(before: &Ledger, next: &Ledger, remembered: &mut Remembered) {
 
 fn versions(snapshot: &Snapshot) -> impl Iterator<Item = u64> + '_ {
     snapshot.reports.values().map(|report| report.tenants_version)
+}
+
+fn warn_of_unbelievable(key: &ClusterKey, snapshot: &Snapshot, stored: u64) {
+    for (node, report) in &snapshot.reports {
+        let told = report.tenants_version;
+        if !is_believable(stored, told) {
+            warn!(cluster = %key, %node, stored, told, "a node tells a version of the tenants that can't be: ignored, restart it");
+        }
+    }
 }
 
 fn behind(snapshot: &Snapshot, version: u64) -> Vec<NodeId> {

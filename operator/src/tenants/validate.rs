@@ -7,6 +7,7 @@ use std::sync::Arc;
 use annulus_crds::v1alpha1::{CacheTenant, DeletionPolicy, Permissions, TenantUser, defaults};
 
 use super::ROTATE_ANNOTATION;
+use super::ledger::RotationWish;
 use super::memory::Stamp;
 use crate::build::binding::{Binding, Endpoint};
 use crate::key::{ClusterKey, TenantKey};
@@ -19,6 +20,7 @@ pub(crate) const NAME_LENGTH_MAX: usize = 40;
 pub(crate) const USER_LENGTH_MAX: usize = 32;
 const USERS_MAX: usize = 16;
 const RULES_MAX: usize = 32;
+const RULE_LENGTH_MAX: usize = 64;
 const INTERVAL_MS_MIN: u64 = 30_000;
 const READ_WRITE: [&str; 1] = ["+@all"];
 /// Publishing is no writing of keys, and no reading either.
@@ -43,8 +45,8 @@ pub struct ValidTenant {
     pub users: Vec<ValidUser>,
     /// When passwords are replaced.
     pub rotation: ValidRotation,
-    /// The value of the annotation that asks for a rotation.
-    pub rotate: Option<String>,
+    /// The wish for a rotation that its annotation tells.
+    pub rotate: Option<RotationWish>,
     /// The data is kept when the tenant is deleted.
     pub retain: bool,
 }
@@ -126,7 +128,9 @@ pub fn validate(tenant: &CacheTenant) -> Result<ValidTenant, InvalidSpec> {
         ttl,
         users,
         rotation,
-        rotate: annotations.and_then(|annotations| annotations.get(ROTATE_ANNOTATION).cloned()),
+        rotate: annotations
+            .and_then(|annotations| annotations.get(ROTATE_ANNOTATION))
+            .map(|value| RotationWish::of(value)),
         retain: spec.deletion_policy == Some(DeletionPolicy::Retain),
         key,
     })
@@ -176,11 +180,19 @@ fn rules(user: &TenantUser, path: &str, mistakes: &mut Mistakes) -> Vec<String> 
         path,
         "permissions and rules exclude each other: write the one or the other",
     );
+    let path = format!("{path}.rules");
     mistakes.require(
-        (1..=RULES_MAX).contains(&rules.len()) && rules.iter().all(|rule| is_rule(rule)),
-        &format!("{path}.rules"),
+        (1..=RULES_MAX).contains(&rules.len()),
+        &path,
         "must be 1 to 32 rules such as +@read, -@write, +get or -config|set",
     );
+    if let Some(rule) = rules.iter().find(|rule| !is_rule(rule)) {
+        let shown: String = rule.chars().take(RULE_LENGTH_MAX).collect();
+        let problem = format!(
+            "has {shown:?}, which is no rule: write rules such as +@read, -@write, +get or -config|set"
+        );
+        mistakes.add(&path, problem);
+    }
     rules.clone()
 }
 
@@ -194,7 +206,10 @@ fn rules_of(permissions: Permissions) -> Vec<String> {
 
 /// A rule about commands: what speaks of keys, channels and passwords is not for tenants to write.
 fn is_rule(rule: &str) -> bool {
-    let Some(what) = rule.strip_prefix(['+', '-']).filter(|_| rule.len() <= 64) else {
+    let Some(what) = rule
+        .strip_prefix(['+', '-'])
+        .filter(|_| rule.len() <= RULE_LENGTH_MAX)
+    else {
         return false;
     };
     let (name, first) = match what.strip_prefix('@') {

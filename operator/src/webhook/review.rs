@@ -1,18 +1,30 @@
 //! From the body of a request to the body of an answer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, TenantReason};
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::core::admission::{AdmissionRequest, AdmissionReview};
 use serde::de::DeserializeOwned;
-use tracing::info;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::{debug, info};
 
 use super::decision::Decision;
 use super::known::Known;
+use super::tenant::Around;
 use super::{cluster, pod, tenant};
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
+
+/// So many answers at a time read from the API server before they refuse: whoever asks for a lot doesn't have the operator
+/// ask for as much.
+const LIVE_READS: usize = 2;
+/// For so long: the API server waits three seconds for an answer.
+const LIVE_READ_TIME: Duration = Duration::from_secs(1);
 
 /// What is asked, by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +93,17 @@ impl ReviewError {
 pub struct Reviewer {
     known: Known,
     metrics: Metrics,
+    live_reads: Arc<Semaphore>,
 }
 
 impl Reviewer {
     /// Answers by what is known.
     pub fn new(known: Known, metrics: Metrics) -> Self {
-        Self { known, metrics }
+        Self {
+            known,
+            metrics,
+            live_reads: Arc::new(Semaphore::new(LIVE_READS)),
+        }
     }
 
     /// The answer to a body.
@@ -132,10 +149,19 @@ impl Reviewer {
             Decision::Allow { .. } => false,
             Decision::Deny { reason, .. } => *reason != TenantReason::InvalidSpec.as_str(),
         };
-        if is_by_caches {
-            decision = tenant::check(&object, before, &self.known.around_now(&object).await);
+        if is_by_caches && let Some(around) = self.around_now(&object).await {
+            decision = tenant::check(&object, before, &around);
         }
         finish(Question::CheckTenant, &request, decision)
+    }
+
+    /// What is around a tenant now; `None` where the caches must do, since others are reading or it takes too long.
+    async fn around_now(&self, object: &CacheTenant) -> Option<Around> {
+        let _permit = self.live_reads.try_acquire().ok()?;
+        let around = timeout(LIVE_READ_TIME, self.known.around_now(object)).await;
+        around
+            .inspect_err(|_| debug!("the API server takes too long, going by the caches"))
+            .ok()
     }
 
     fn inject(&self, object: &Pod, namespace: &str) -> Decision {

@@ -73,8 +73,24 @@ pub fn check(tenant: &CacheTenant, before: Option<&CacheTenant>, around: &Around
         {
             warn(refusal.message)
         }
+        // The change is about something else, perhaps about shutting somebody out; the reconciler lets it have that.
+        Err(refusal)
+            if refusal.reason != TenantReason::NamespaceNotAllowed
+                && before.is_some_and(|before| is_in(before) && asks_as_much(before, tenant)) =>
+        {
+            warn(format!(
+                "{}; what was agreed before stays in force",
+                refusal.message
+            ))
+        }
         Err(refusal) => deny(refusal),
     }
+}
+
+/// Whether both ask the same cluster for the same.
+fn asks_as_much(before: &CacheTenant, tenant: &CacheTenant) -> bool {
+    let of = |tenant: &CacheTenant| (tenant.spec.quota.clone(), tenant.spec.ttl.clone());
+    of(before) == of(tenant) && ClusterKey::of_tenant(before) == ClusterKey::of_tenant(tenant)
 }
 
 fn judge(

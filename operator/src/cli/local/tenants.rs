@@ -107,7 +107,7 @@ impl Tenants {
     }
 
     /// Brings documents and bindings to what the file says. Returns what there is to be said to a person.
-    pub(super) fn step(&mut self, file: &File, version_told: u64) -> Result<Vec<String>, String> {
+    pub(super) fn step(&mut self, file: &File, versions_told: &[u64]) -> Result<Vec<String>, String> {
         let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
         let is_due = self.look_again_ms.is_some_and(|at_ms| at_ms <= now_ms);
         let is_fresh = self.looked_at.is_some_and(|at| at.elapsed() < LOOK_AGAIN);
@@ -139,7 +139,7 @@ impl Tenants {
                 ledger: &self.ledger,
                 tenants: &tenants,
                 watched: None,
-                version_told,
+                versions_told,
                 last_id_told: 0,
                 now_ms,
             },
@@ -378,7 +378,7 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
         let both = parse(&format!("{CLUSTER}{TENANT}")).unwrap();
         let open = || Tenants::open(&folder.0, 7_001, &both.cluster.uid).unwrap();
         let mut tenants = open();
-        let said = tenants.step(&both, 0).unwrap();
+        let said = tenants.step(&both, &[]).unwrap();
         assert!(
             said.iter().any(|line| line.contains("user blog.cache.reader")),
             "{said:?}"
@@ -403,7 +403,7 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
 
         // The next run goes on with the same passwords, and without a new document.
         let mut tenants = open();
-        assert_eq!(tenants.step(&both, 0).unwrap(), Vec::<String>::new());
+        assert_eq!(tenants.step(&both, &[]).unwrap(), Vec::<String>::new());
         assert_eq!(tenants.document(), &document);
         assert_eq!(binding(&folder, "blog-cache.yaml").unwrap(), first);
 
@@ -414,7 +414,7 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
         let secure = CLUSTER.replace("spec: {", "spec: {tls: {enabled: true}, ");
         tenants.look_soon();
         tenants
-            .step(&parse(&format!("{secure}{TENANT}")).unwrap(), 0)
+            .step(&parse(&format!("{secure}{TENANT}")).unwrap(), &[])
             .unwrap();
         let told = binding(&folder, "blog-cache.yaml").unwrap();
         let uri = format!("rediss://blog.cache:{}@127.0.0.1:12001", first["password"]);
@@ -427,11 +427,11 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
         ))
         .unwrap();
         tenants.look_soon();
-        let said = tenants.step(&unlabelled, 0).unwrap();
+        let said = tenants.step(&unlabelled, &[]).unwrap();
         assert!(said[0].contains("NamespaceNotAllowed"), "{said:?}");
         assert!(tenants.document().tenants[0].users.is_empty());
         tenants.look_soon();
-        tenants.step(&parse(CLUSTER).unwrap(), 0).unwrap();
+        tenants.step(&parse(CLUSTER).unwrap(), &[]).unwrap();
         assert_eq!(tenants.document().tenants, []);
         assert_eq!(binding(&folder, "blog-cache.yaml"), None);
         assert_eq!(binding(&folder, "blog-cache.reader.yaml"), None);
