@@ -86,6 +86,8 @@ struct Known {
 /// All tenants on a thread, and who had the last two turns of different tenants.
 #[derive(Default)]
 struct OnThread {
+    /// How long turns have taken since the thread last looked at its sockets.
+    unlooked: Duration,
     known: HashMap<TenantId, Known>,
     last: Option<(TenantId, Instant)>,
     last_of_another: Option<(TenantId, Instant)>,
@@ -120,6 +122,16 @@ impl OnThread {
         of_another
             .filter(|(other, _)| *other != tenant)
             .any(|(_, at)| now.saturating_duration_since(at) < AT_WORK)
+    }
+
+    /// Whether it is time to look who else is ready: a thread with work at hand does that after many turns only.
+    fn must_look(&mut self, took: Duration) -> bool {
+        self.unlooked += took;
+        let must_look = self.unlooked > TURN_MAX;
+        if must_look {
+            self.unlooked = Duration::ZERO;
+        }
+        must_look
     }
 
     fn rest(&mut self, tenant: TenantId, took: Duration, now: Instant) -> Duration {
@@ -187,9 +199,10 @@ impl Turn {
                 drop(self);
             });
             yield_now().await;
-        } else if has_more {
-            drop(self);
+        } else if has_more || TURNS.with_borrow_mut(|on_thread| on_thread.must_look(took)) {
+            // Kept until the thread has looked at its sockets, or the tenant's other connections would go on before that.
             yield_now().await;
+            drop(self);
         }
     }
 }
