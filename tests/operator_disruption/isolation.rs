@@ -125,6 +125,19 @@ async fn strangers_are_refused() {
     .await;
 }
 
+/// Lets everybody through to the namespace's pods and out of it, so that what nodes refuse by themselves is seen.
+async fn lift_the_fence(namespace: &TestNamespace<'_>) -> Result<()> {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: open}, \
+        spec: {podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}}";
+    namespace
+        .test
+        .kubernetes
+        .apply(&namespace.name, policy)
+        .await?
+        .success()?;
+    Ok(())
+}
+
 /// Gives beta-0 the address that alpha-0 has now, while alpha is paused. `None` where that can't be arranged.
 async fn hand_address_over(test: &Test, a: &Cache<'_>, b: &Cache<'_>) -> Result<Option<Ipv4Addr>> {
     let address = a.pod_ip("alpha-0").await?;
@@ -153,6 +166,9 @@ async fn a_reused_address_joins_nobody() {
     run("reused_address", async |test| {
         let _alone = alone().await;
         let (first, second) = (test.namespace().await?, test.namespace().await?);
+        for namespace in [&first, &second] {
+            lift_the_fence(namespace).await?;
+        }
         let (a, b) = two_clusters(&first, &second).await?;
         // A paused cluster's ring keeps naming the address of alpha-0's first life.
         let paused = Reason::Paused.as_str();
