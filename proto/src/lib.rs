@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod credentials;
+pub mod groups;
 pub mod identity;
 pub mod tenants;
 

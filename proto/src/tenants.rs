@@ -10,6 +10,8 @@ use std::fmt;
 use annulus_ring::ClusterUid;
 use serde::{Deserialize, Serialize};
 
+use crate::groups::{Group, GroupError};
+
 /// The document's key in the Secret `<cluster>-tenants`, and its file name where that is mounted.
 pub const TENANTS_DOCUMENT_KEY: &str = "tenants.json";
 
@@ -42,6 +44,9 @@ pub struct TenantsDocument {
     pub next_id: TenantId,
     /// Sorted by id.
     pub tenants: Vec<Tenant>,
+    /// What loads itself.
+    #[serde(default)]
+    pub groups: Vec<Group>,
 }
 
 /// One tenant.
@@ -186,6 +191,27 @@ pub enum TenantsError {
     /// A user name says who somebody is.
     #[error("user {0} is in the document twice, or is named default")]
     SharedUser(String),
+    /// A group can't be followed.
+    #[error("group {name}: {source}")]
+    Group {
+        /// Its namespace and name.
+        name: String,
+        /// Why.
+        source: GroupError,
+    },
+    /// A group belongs to a tenant of the document, or to the cluster.
+    #[error("group {name} is in the keyspace of tenant {tenant}, which the document doesn't have")]
+    GroupOfNobody {
+        /// Its namespace and name.
+        name: String,
+        /// Whose it would be.
+        tenant: TenantId,
+    },
+    /// A key is in one group at most.
+    #[error(
+        "groups {0} and {1} of one keyspace: one's keyPrefix begins with the other's, or they share a name"
+    )]
+    SharedKeys(String, String),
 }
 
 impl TenantsDocument {
@@ -196,6 +222,7 @@ impl TenantsDocument {
             version: 0,
             next_id: TenantId(1),
             tenants: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -229,6 +256,34 @@ impl TenantsDocument {
                 return Err(TenantsError::SharedUser(user.name.clone()));
             }
         }
+        self.check_groups()
+    }
+
+    fn check_groups(&self) -> Result<(), TenantsError> {
+        let mut by_prefix: Vec<&Group> = self.groups.iter().collect();
+        by_prefix.sort_by_key(|group| (group.tenant, &group.key_prefix));
+        let tenants: BTreeSet<TenantId> = self.tenants.iter().map(|tenant| tenant.id).collect();
+        let mut names = BTreeSet::new();
+        for group in &self.groups {
+            let name = group.label();
+            if let Err(source) = group.check() {
+                return Err(TenantsError::Group { name, source });
+            }
+            let tenant = group.tenant;
+            if tenant != TenantId::CLUSTER && !tenants.contains(&tenant) {
+                return Err(TenantsError::GroupOfNobody { name, tenant });
+            }
+            if !names.insert((tenant, &group.name)) {
+                return Err(TenantsError::SharedKeys(name.clone(), name));
+            }
+        }
+        // What begins with a prefix comes right behind it.
+        for pair in by_prefix.windows(2) {
+            let [first, second] = pair else { continue };
+            if first.tenant == second.tenant && second.key_prefix.starts_with(&first.key_prefix) {
+                return Err(TenantsError::SharedKeys(first.label(), second.label()));
+            }
+        }
         Ok(())
     }
 }
@@ -236,6 +291,7 @@ impl TenantsDocument {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::groups::Origin;
 
     fn document(ids: &[u32], name: impl Fn(u32) -> String, user: impl Fn(u32) -> String) -> TenantsDocument {
         TenantsDocument {
@@ -268,6 +324,83 @@ mod tests {
         let written = document(&[1, 4], |id| format!("t{id}"), |id| format!("u{id}"));
         assert_eq!(TenantsDocument::from_json(&written.to_json()).unwrap(), written);
         assert!(!format!("{written:?}").contains("0707"));
+    }
+
+    fn group(tenant: u32, name: &str, prefix: &str) -> Group {
+        Group {
+            tenant: TenantId(tenant),
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            key_prefix: prefix.to_owned(),
+            origin: Origin {
+                url_template: "http://users.shop.svc/{key}".to_owned(),
+                headers: vec![("authorization".to_owned(), "Bearer s3cret".to_owned())],
+                ca_pem: None,
+                may_be_local: false,
+                timeout_ms: 2000,
+                retries: 1,
+                backoff_ms: 100,
+                backoff_max_ms: 1000,
+                concurrent_max: 32,
+                breaker_failures: 5,
+                breaker_open_ms: 10_000,
+            },
+            soft_ttl_ms: 60_000,
+            hard_ttl_ms: 600_000,
+            jitter_percent: 10,
+            negative_ttl_ms: 30_000,
+            failure_ttl_ms: 1000,
+            stale_ms: 0,
+            value_bytes_max: 1 << 20,
+            filter: None,
+        }
+    }
+
+    #[test]
+    fn groups_have_keys_of_their_own() {
+        let with = |groups: &[Group]| {
+            let mut all = document(&[1, 4], |id| format!("t{id}"), |id| format!("u{id}"));
+            all.groups = groups.to_vec();
+            TenantsDocument::from_json(&all.to_json()).map(|read| {
+                assert_eq!(read, all);
+                assert!(!format!("{read:?}").contains("s3cret"));
+            })
+        };
+        with(&[
+            group(1, "a", "user:"),
+            group(4, "a", "user:"),
+            group(0, "a", "user:"),
+        ])
+        .unwrap();
+        with(&[group(1, "b", "user:"), group(1, "a", "order:")]).unwrap();
+        let changed = |change: fn(&mut Group)| {
+            let mut changed = group(1, "a", "user:");
+            change(&mut changed);
+            changed
+        };
+        for (groups, expected) in [
+            (
+                vec![group(1, "a", "user:"), group(1, "b", "user:x")],
+                "begins with the other's",
+            ),
+            (vec![group(1, "a", "x"), group(1, "a", "y")], "shop/a and shop/a"),
+            (vec![group(2, "a", "x")], "tenant 2"),
+            (vec![group(1, "a", "")], "keyPrefix"),
+            (
+                vec![changed(|group| {
+                    group.origin.url_template = "http://{key}/".to_owned()
+                })],
+                "urlTemplate",
+            ),
+            (vec![changed(|group| group.hard_ttl_ms = 1)], "ttl.hard"),
+            (
+                vec![changed(|group| group.origin.concurrent_max = 0)],
+                "maxConcurrent",
+            ),
+        ] {
+            let error = with(&groups).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]
