@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceAccount,
@@ -69,21 +69,35 @@ impl Zones {
             node.labels_mut().retain(|key, _| key == ZONE_LABEL);
         })
         .reflect(writer);
-        tasks.spawn(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut complained = false;
-            while let Some(event) = stream.next().await {
-                match event {
-                    Err(error) if !complained => {
-                        warn!(%error, "can't watch Kubernetes nodes, zones are unknown");
-                        complained = true;
-                    }
-                    Err(error) => debug!(%error, "can't watch Kubernetes nodes"),
-                    Ok(_) => complained = false,
+        let what = "Kubernetes nodes, zones are unknown";
+        tasks.spawn(follow_without_right(stream, what, |_| true));
+        Self(store)
+    }
+}
+
+/// Follows a watch that the operator may have no right to: complains once each time that it fails. Ends when nobody takes what
+/// was seen.
+async fn follow_without_right<T>(
+    stream: impl Stream<Item = Result<T, watcher::Error>>,
+    what: &'static str,
+    mut take: impl FnMut(T) -> bool,
+) {
+    let mut stream = std::pin::pin!(stream);
+    let mut complained = false;
+    while let Some(event) = stream.next().await {
+        match event {
+            Err(error) if !complained => {
+                warn!(%error, "can't watch {what}");
+                complained = true;
+            }
+            Err(error) => debug!(%error, "can't watch {what}"),
+            Ok(seen) => {
+                complained = false;
+                if !take(seen) {
+                    return;
                 }
             }
-        });
-        Self(store)
+        }
     }
 }
 
@@ -127,25 +141,11 @@ impl Namespaces {
         })
         .reflect(writer)
         .touched_objects();
-        tasks.spawn(async move {
-            let mut stream = std::pin::pin!(stream);
-            let mut complained = false;
-            while let Some(event) = stream.next().await {
-                match event {
-                    Err(error) if !complained => {
-                        warn!(%error, "can't watch namespaces, their labels are unknown");
-                        complained = true;
-                    }
-                    Err(error) => debug!(%error, "can't watch namespaces"),
-                    Ok(namespace) => {
-                        complained = false;
-                        if wake.send(Wake::Namespace(namespace.name_any())).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
+        let what = "namespaces, their labels are unknown";
+        let wake = move |namespace: PartialObjectMeta<Namespace>| {
+            wake.send(Wake::Namespace(namespace.name_any())).is_ok()
+        };
+        tasks.spawn(follow_without_right(stream, what, wake));
         Self(store)
     }
 }

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -49,9 +49,15 @@ impl Readiness {
     }
 }
 
-/// Serves until the future is dropped.
-pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// Accepts connections, at most so many at a time, and serves each in a task of its own, until the future is dropped.
+pub async fn accept_all<F>(
+    listener: TcpListener,
+    connections_max: usize,
+    mut serve: impl FnMut(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(connections_max));
     loop {
         // A closed semaphore can't be: nobody closes it.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -65,8 +71,19 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness
                 continue;
             }
         };
-        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let served = serve(stream, peer);
         tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves until the future is dropped.
+pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness) {
+    accept_all(listener, CONNECTIONS_MAX, |stream, peer| {
+        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        async move {
             let service = service_fn(move |request| {
                 let response = answer(&request, &metrics, &readiness);
                 async move { Ok::<_, Infallible>(response) }
@@ -77,15 +94,11 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
-                log_closed(peer, &error);
+                debug!(%peer, %error, "http connection ended");
             }
-            drop(place);
-        });
-    }
-}
-
-fn log_closed(peer: SocketAddr, error: &hyper::Error) {
-    debug!(%peer, %error, "http connection ended");
+        }
+    })
+    .await;
 }
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {
@@ -121,8 +134,9 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness)
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
+/// A few words.
+pub fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response
 }

@@ -277,16 +277,31 @@ impl Hub {
             sender: Some(operator(&document.cluster_uid, document.epoch)),
             document: document.to_json().into(),
         };
-        let mut pushes = JoinSet::new();
-        for node in nodes {
-            let (hub, key, uid) = (self.clone(), key.clone(), document.cluster_uid.clone());
+        let push = |hub: Self, key: ClusterKey, uid, node| {
             let request = request.clone();
-            pushes.spawn(async move {
-                if let Err(error) = hub.push_to(&key, &uid, &node, request).await {
+            async move {
+                if let Err(error) = hub.push_to(&key, uid, &node, request).await {
                     warn!(cluster = %key, %error, "can't push the ring");
                 }
-            });
-        }
+            }
+        };
+        self.push_to_all(key, &document.cluster_uid, nodes, push).await;
+    }
+
+    /// Starts a push to each of the nodes, and waits for them, but not for long.
+    async fn push_to_all<F>(
+        &self,
+        key: &ClusterKey,
+        uid: &ClusterUid,
+        nodes: Vec<NodeId>,
+        push: impl Fn(Self, ClusterKey, ClusterUid, NodeId) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let pushes = nodes
+            .into_iter()
+            .map(|node| push(self.clone(), key.clone(), uid.clone(), node));
+        let mut pushes: JoinSet<()> = pushes.collect();
         let all = async { while pushes.join_next().await.is_some() {} };
         if tokio::time::timeout(PUSHES_AWAITED, all).await.is_err() {
             pushes.detach_all();
@@ -296,14 +311,14 @@ impl Hub {
     async fn push_to(
         &self,
         key: &ClusterKey,
-        uid: &ClusterUid,
+        uid: ClusterUid,
         node: &NodeId,
         request: v1::PushRingRequest,
     ) -> Result<(), NodeError> {
         let (connection, mut client) = self.client(key, node)?;
         self.shared.metrics.pushed();
         let answer = call(node, client.push_ring(request)).await?;
-        self.accept(key, uid.clone(), node, connection, answer);
+        self.accept(key, uid, node, connection, answer);
         Ok(())
     }
 
@@ -313,20 +328,15 @@ impl Hub {
             sender: Some(operator(&document.cluster_uid, Epoch::NONE)),
             document: document.to_json().into(),
         };
-        let mut pushes = JoinSet::new();
-        for node in nodes {
-            let (hub, key, uid) = (self.clone(), key.clone(), document.cluster_uid.clone());
+        let push = |hub: Self, key: ClusterKey, uid, node| {
             let request = request.clone();
-            pushes.spawn(async move {
+            async move {
                 if let Err(error) = hub.push_tenants_to(&key, uid, &node, request).await {
                     debug!(cluster = %key, %error, "can't push the tenants");
                 }
-            });
-        }
-        let all = async { while pushes.join_next().await.is_some() {} };
-        if tokio::time::timeout(PUSHES_AWAITED, all).await.is_err() {
-            pushes.detach_all();
-        }
+            }
+        };
+        self.push_to_all(key, &document.cluster_uid, nodes, push).await;
     }
 
     async fn push_tenants_to(

@@ -25,6 +25,7 @@ mod rules;
 pub mod tenancy;
 mod tls;
 
+pub(crate) use rules::is_label;
 pub use tenancy::ValidTenancy;
 pub use tls::{PLAIN_PORT, TLS_PORT, TlsSecret, ValidClientTls, ValidTls};
 

@@ -25,6 +25,7 @@ use crate::validate::{ValidCluster, ValidTls};
 
 mod certificates;
 mod file;
+mod replace;
 mod tenants;
 
 use certificates::Certificates;

@@ -12,7 +12,7 @@ use super::memory::Stamp;
 use crate::build::binding::{Binding, Endpoint};
 use crate::key::{ClusterKey, TenantKey};
 use crate::validate::tenancy::{AskedQuota, AskedTtl, duration, quota, ttl};
-use crate::validate::{InvalidSpec, Mistakes};
+use crate::validate::{InvalidSpec, Mistakes, is_label};
 
 /// Longest name of a `CacheTenant`.
 pub(crate) const NAME_LENGTH_MAX: usize = 40;
@@ -109,7 +109,7 @@ pub fn validate(tenant: &CacheTenant) -> Result<ValidTenant, InvalidSpec> {
     let (key, spec) = (TenantKey::from(tenant), &tenant.spec);
     let mut mistakes = Mistakes::default();
     mistakes.require(
-        is_name(&key.name, NAME_LENGTH_MAX) && key.name.starts_with(|c: char| c.is_ascii_lowercase()),
+        is_label(&key.name, NAME_LENGTH_MAX) && key.name.starts_with(|c: char| c.is_ascii_lowercase()),
         "metadata.name",
         "must be at most 40 characters of a-z, 0-9 and '-', starting with a letter",
     );
@@ -153,7 +153,7 @@ fn users(tenant: &CacheTenant, key: &TenantKey, mistakes: &mut Mistakes) -> Vec<
     for (index, user) in access.users.iter().enumerate() {
         let path = format!("spec.access.users[{index}]");
         mistakes.require(
-            is_name(&user.name, USER_LENGTH_MAX),
+            is_label(&user.name, USER_LENGTH_MAX),
             &format!("{path}.name"),
             "must be 1 to 32 characters of a-z, 0-9 and '-', starting and ending with a letter or digit",
         );
@@ -246,14 +246,4 @@ fn rotation(tenant: &CacheTenant, mistakes: &mut Mistakes) -> ValidRotation {
         interval_ms,
         overlap_ms: overlap_ms.unwrap_or_else(|| interval_ms.map_or(usual, |ms| usual.min(ms / 2))),
     }
-}
-
-/// A name of at most that many characters.
-pub(crate) fn is_name(text: &str, length_max: usize) -> bool {
-    (1..=length_max).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }

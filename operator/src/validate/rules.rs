@@ -344,7 +344,7 @@ pub(super) fn memory_max(
     Some(max)
 }
 
-fn is_label(text: &str, length_max: usize) -> bool {
+pub(crate) fn is_label(text: &str, length_max: usize) -> bool {
     (1..=length_max).contains(&text.len())
         && text
             .bytes()

@@ -16,7 +16,8 @@ use super::decision::Decision;
 use super::tenant::add;
 use crate::build::binding::TENANT_LABEL;
 use crate::key::TenantKey;
-use crate::tenants::validate::{NAME_LENGTH_MAX, USER_LENGTH_MAX, binding_name, is_name, user_binding_name};
+use crate::tenants::validate::{NAME_LENGTH_MAX, USER_LENGTH_MAX, binding_name, user_binding_name};
+use crate::validate::is_label;
 
 /// Annotation of a pod: the `CacheTenant` of its namespace whose credentials it wants.
 pub const TENANT_ANNOTATION: &str = "annulus.dev/tenant";
@@ -75,13 +76,13 @@ pub fn asks(pod: &Pod, namespace: &str) -> Result<Option<Asks>, String> {
     let Some(tenant) = annotation(TENANT_ANNOTATION) else {
         return Ok(None);
     };
-    if !is_name(tenant, NAME_LENGTH_MAX) {
+    if !is_label(tenant, NAME_LENGTH_MAX) {
         return Err(format!(
             "annotation {TENANT_ANNOTATION} is {tenant:?}: write the name of a CacheTenant of namespace {namespace}"
         ));
     }
     let user = annotation(USER_ANNOTATION);
-    if let Some(user) = user.filter(|user| !is_name(user, USER_LENGTH_MAX)) {
+    if let Some(user) = user.filter(|user| !is_label(user, USER_LENGTH_MAX)) {
         return Err(format!(
             "annotation {USER_ANNOTATION} is {user:?}: write a name of spec.access.users of CacheTenant {tenant}, or leave \
              it out for the first user"

@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::certificate::LiveCertificate;
 use super::review::{Question, Reviewer};
+use crate::http::{accept_all, plain};
 
 /// How much is let in. All of it is for everybody together but the times and the size of one body.
 #[derive(Debug, Clone, Copy)]
@@ -64,34 +65,21 @@ pub async fn serve(
     reviewer: Reviewer,
     limits: Limits,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
     let acceptor = TlsAcceptor::from(certificate.server_config());
     let shared = Arc::new(Shared {
         reviewer,
         limits,
         bodies: Arc::new(Semaphore::new(limits.bodies_bytes)),
     });
-    loop {
-        // A closed semaphore can't be: nobody closes it.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                debug!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+    accept_all(listener, limits.connections, |stream, peer| {
         let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
-        tokio::spawn(async move {
+        async move {
             if let Err(error) = connection(stream, acceptor, shared).await {
                 debug!(%peer, %error, "connection to the webhook ended");
             }
-            drop(place);
-        });
-    }
+        }
+    })
+    .await;
 }
 
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) -> io::Result<()> {
@@ -115,10 +103,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Full<By
         return plain(StatusCode::NOT_FOUND, format!("there are {paths}\n"));
     };
     if request.method() != Method::POST {
-        return plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only POST is served here\n".to_owned(),
-        );
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "only POST is served here\n");
     }
     let (body, _held) = match timeout(shared.limits.body, shared.read(request.into_body())).await {
         Ok(Ok(read)) => read,
@@ -193,10 +178,4 @@ impl Shared {
         }
         Ok((content, held))
     }
-}
-
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response
 }

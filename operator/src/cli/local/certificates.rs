@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use annulus_ring::NodeId;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::replace::replace;
 use crate::pki::{self, AUTHORITIES, CERTIFICATE, Files, KEY, Stored, Wanted, ensure::wanted};
 use crate::validate::{TlsSecret, ValidCluster, ValidTls};
 
@@ -188,15 +189,7 @@ fn write_folder(dir: &Path, before: &Files, after: &Files) -> io::Result<()> {
         if before.get(name) == Some(content) {
             continue;
         }
-        let unfinished = dir.join(format!(".{name}.{}", std::process::id()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(content)?;
-        fs::rename(unfinished, dir.join(name))?;
+        replace(&dir.join(name), content)?;
     }
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
         fs::remove_file(dir.join(name))?;

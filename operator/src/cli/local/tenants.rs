@@ -8,9 +8,7 @@
 //! | `password` | the cluster's own password, unless `auth.disabled` is true |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +23,7 @@ use tokio::time::Instant;
 
 use super::TLS_PORT_OFFSET;
 use super::file::File;
+use super::replace::replace;
 use crate::build::binding::{self, Binding, Endpoint, PASSWORD_KEY};
 use crate::build::secret::Password;
 use crate::key::{ClusterKey, TenantKey};
@@ -307,20 +306,8 @@ fn draw() -> Result<Password, String> {
     Password::draw(getrandom::fill).map_err(|error| format!("can't make a password: {error}"))
 }
 
-/// Replaces a file as a whole; only its owner may read it.
 fn write(path: &Path, content: &[u8]) -> Result<(), String> {
-    let unfinished = path.with_extension("unfinished");
-    let written = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        file.write_all(content)?;
-        std::fs::rename(&unfinished, path)
-    };
-    written().map_err(|error| format!("can't write {}: {error}", path.display()))
+    replace(path, content).map_err(|error| format!("can't write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
