@@ -29,7 +29,7 @@ use crate::clients::{Client, Stop};
 use crate::clock;
 use crate::command::Command;
 use crate::error::CommandError;
-use crate::execute::{Context, execute, resolve, slot_of};
+use crate::execute::{Context, Executed, execute, resolve, slot_of};
 use crate::journal::{ACKS_TIMEOUT, Wait};
 use crate::look_ahead::LookAhead;
 use crate::node::Node;
@@ -118,6 +118,8 @@ enum WaitsFor {
     Turn,
     /// The tenant's commands come too fast: for so many milliseconds.
     Rate(u64),
+    /// Keys are being loaded from their group's origin.
+    Load,
 }
 
 impl Pipeline {
@@ -151,6 +153,9 @@ impl Pipeline {
 
     /// Executes the complete commands that have arrived, as far as the client reads its replies.
     pub fn process(&mut self, now_ms: u64) {
+        if self.is_loading() && !self.session.awaited.is_over() {
+            return;
+        }
         self.waits_for = None;
         if self.input.is_empty() || !self.session.unsettled.is_empty() {
             return;
@@ -202,7 +207,7 @@ impl Pipeline {
                     // An empty line, or an array of nothing, asks for nothing.
                     if !args.is_empty() {
                         let (node, stats, session) = (&*self.node, &*self.stats, &mut self.session);
-                        run(
+                        let executed = run(
                             &mut Context {
                                 node,
                                 stats,
@@ -212,6 +217,10 @@ impl Pipeline {
                             (args, command.len),
                             &mut self.reply,
                         );
+                        if executed == Executed::Waits {
+                            self.waits_for = Some(WaitsFor::Load);
+                            break;
+                        }
                     }
                     consumed += command.len;
                     commands += 1;
@@ -239,16 +248,21 @@ impl Pipeline {
         } else {
             self.input.advance(consumed);
         }
+        self.make_room_for_held(now_ms);
+        self.broken |= self.reply.overflowed()
+            || (self.waits_for.is_none() && self.input.len() > self.input_bytes_max());
+        self.note_usage(commands);
+        self.note_pause();
+    }
+
+    /// Has the entries make room for what the connection holds, or ends it.
+    fn make_room_for_held(&mut self, now_ms: u64) {
         if !self.charge() {
             self.broken = true;
             self.stats.clients_evicted.add(1);
         } else if self.charged_bytes > 0 && self.node.store.is_over_budget() {
             self.stats.evicted_keys.add(self.node.store.evict(now_ms));
         }
-        self.broken |= self.reply.overflowed()
-            || (self.waits_for.is_none() && self.input.len() > self.input_bytes_max());
-        self.note_usage(commands);
-        self.note_pause();
     }
 
     fn make_room_for_replies(&mut self) {
@@ -353,6 +367,20 @@ impl Pipeline {
             Access::ReadOnly => writes,
             Access::Elsewhere => self.node.store.moving.is_arriving(slot),
             Access::ReadWrite | Access::Down => false,
+        }
+    }
+
+    /// Whether the command in front waits for keys to be loaded.
+    fn is_loading(&self) -> bool {
+        self.waits_for == Some(WaitsFor::Load)
+    }
+
+    /// Ready when what the command in front waits for is loaded; pending when it waits for no load.
+    pub fn poll_load(&mut self, context: &mut TaskContext<'_>) -> Poll<()> {
+        if self.is_loading() {
+            self.session.awaited.poll(context)
+        } else {
+            Poll::Pending
         }
     }
 
@@ -593,13 +621,15 @@ fn ask_for_rate(node: &Node, keyspace: &Keyspace, is_throttled: &mut bool, now_m
 }
 
 /// Executes a command that takes so many bytes of the input, and has its tenant pay for it.
-fn run(context: &mut Context<'_>, (args, request_bytes): (Args<'_>, usize), reply: &mut Reply) {
+fn run(context: &mut Context<'_>, (args, request_bytes): (Args<'_>, usize), reply: &mut Reply) -> Executed {
     let reply_begin = reply.len();
+    let executed = execute(context, args, reply);
     // What is refused is free, or those that try again would never get out of debt.
-    if !execute(context, args, reply) {
+    if executed == Executed::Answered {
         let (bytes, now_ms) = (request_bytes + reply.len() - reply_begin, context.now_ms);
         pay(context.node, &context.session.keyspace, bytes, || now_ms);
     }
+    executed
 }
 
 /// Counts bytes that a tenant sent or is sent; nothing of the cluster's own clients.
@@ -713,10 +743,14 @@ impl<S: ClientStream> Connection<S> {
         if self.pipeline.waits_for == Some(WaitsFor::Turn) {
             return Poll::Ready(Io::Progress);
         }
+        if self.pipeline.poll_load(context).is_ready() {
+            return Poll::Ready(Io::Progress);
+        }
         if self.pipeline.waits_for == Some(WaitsFor::Pause) && !self.pipeline.node.pause.is_on() {
             return Poll::Ready(Io::Progress);
         }
-        if all_sent && (self.pipeline.is_closing() || self.input_ended) {
+        let is_loading = self.pipeline.is_loading();
+        if all_sent && !is_loading && (self.pipeline.is_closing() || self.input_ended) {
             return Poll::Ready(Io::Over);
         }
         if self.input_ended || !self.pipeline.may_receive() {
@@ -726,7 +760,7 @@ impl<S: ClientStream> Connection<S> {
         match pin!(self.stream.read_buf(&mut self.pipeline.input)).poll(context) {
             Poll::Ready(Ok(0)) => {
                 self.input_ended = true;
-                if all_sent {
+                if all_sent && !is_loading {
                     Poll::Ready(Io::Over)
                 } else {
                     Poll::Pending
@@ -737,7 +771,7 @@ impl<S: ClientStream> Connection<S> {
                 Poll::Ready(Io::Progress)
             }
             Poll::Ready(Err(_)) => Poll::Ready(Io::Over),
-            Poll::Pending if self.draining && all_sent => Poll::Ready(self.receive_the_last()),
+            Poll::Pending if self.draining && all_sent && !is_loading => Poll::Ready(self.receive_the_last()),
             Poll::Pending => {
                 self.pipeline.release_input();
                 Poll::Pending

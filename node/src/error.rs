@@ -142,6 +142,14 @@ pub enum CommandError {
     /// There is no ring.
     #[error("CLUSTERDOWN The cluster is down")]
     ClusterDown,
+    /// A key of a group has no value here, and can't be loaded.
+    #[error("ORIGIN group {group}: {reason}")]
+    Origin {
+        /// The group's namespace and name.
+        group: String,
+        /// Why.
+        reason: String,
+    },
     /// Anything else; the text begins with its code.
     #[error("{0}")]
     Other(String),

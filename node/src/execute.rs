@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use annulus_ring::{Epoch, Slot};
 
 use crate::command::{Command, Entry, Flags, Run, table};
-use crate::commands::command_info;
+use crate::commands::{command_info, strings};
 use crate::copy_reads;
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
+use crate::groups::{self, Awaited, Reading};
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::routing::Access;
@@ -56,9 +57,19 @@ pub struct Keyed<'a, 'store> {
     pub reply: &'a mut Reply,
 }
 
-/// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`. Says whether it was
-/// refused by the tenant's rates.
-pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> bool {
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executed {
+    /// It is answered.
+    Answered,
+    /// It is answered that the tenant's rates refuse it.
+    Throttled,
+    /// It waits for what the session awaits, and is to be executed again when that is over.
+    Waits,
+}
+
+/// Executes one command; `args` are not empty. Its reply, an error too, is at the end of `reply`.
+pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Executed {
     let (start, errors, waiting) = (reply.len(), reply.errors(), context.session.unsettled.len());
     let mode = context.session.reply_mode;
     if mode == ReplyMode::SkipNext {
@@ -66,6 +77,7 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> 
     }
     let mut is_throttled = false;
     let ending = match dispatch(context, args, reply) {
+        Ok(Some(WAITS)) => return Executed::Waits,
         Ok(None) => None,
         Ok(Some(index)) => Some((
             index,
@@ -94,6 +106,9 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> 
             entry.map(|entry| (entry.index, ending))
         }
     };
+    if !context.session.awaited.is_empty() {
+        context.session.awaited = Awaited::default();
+    }
     // What was said of a command holds for a whole transaction.
     if context.session.caching_said
         && context.session.transaction.is_none()
@@ -125,8 +140,15 @@ pub fn execute(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> 
         .session
         .unsettled
         .place_reply(waiting, &(start..reply.len()));
-    is_throttled
+    if is_throttled {
+        Executed::Throttled
+    } else {
+        Executed::Answered
+    }
 }
+
+/// In the place of a command's number: it waits.
+const WAITS: u16 = u16::MAX;
 
 /// A command that answers an error.
 struct Failed {
@@ -143,9 +165,17 @@ impl Failed {
             ending: Ending::Rejected,
         }
     }
+
+    fn ended(entry: &'static Entry, error: CommandError) -> Self {
+        Self {
+            entry: Some(entry),
+            error,
+            ending: Ending::Failed,
+        }
+    }
 }
 
-/// Runs the command and returns its number, or queues it.
+/// Runs the command and returns its number, or queues it; [`WAITS`] when it waits.
 #[inline]
 fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Result<Option<u16>, Failed> {
     let entry = resolve(args).map_err(|error| Failed {
@@ -188,7 +218,10 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     let outcome = match command.run {
         Run::Keyed(run) => {
             let slot = one_slot(command, args).map_err(|error| Failed::rejected(entry, error))?;
-            run_keyed(context, entry, slot, args, reply, run)?
+            match run_keyed(context, entry, slot, args, reply, run)? {
+                Some(outcome) => outcome,
+                None => return Ok(Some(WAITS)),
+            }
         }
         Run::Plain(run) => run(context, args, reply),
         Run::Script(run) => {
@@ -207,11 +240,7 @@ fn dispatch(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) -> Res
     context.node.timing.end(begun, context, entry, args);
     match outcome {
         Ok(()) => Ok(Some(entry.index)),
-        Err(error) => Err(Failed {
-            entry: Some(entry),
-            error,
-            ending: Ending::Failed,
-        }),
+        Err(error) => Err(Failed::ended(entry, error)),
     }
 }
 
@@ -223,7 +252,9 @@ fn check_tenant(context: &Context<'_>, entry: &Entry, args: Args<'_>) -> Outcome
     };
     let (tenant, command) = (login.tenant(), entry.command);
     let (limits, counters) = (&tenant.space().limits, &tenant.space().counters);
-    counters.commands.add(1);
+    if session.awaited.is_empty() {
+        counters.commands.add(1);
+    }
     // Who one is can always be said anew, and that one goes.
     if command.flags.has(Flags::NO_AUTH) {
         return Ok(());
@@ -233,6 +264,10 @@ fn check_tenant(context: &Context<'_>, entry: &Entry, args: Args<'_>) -> Outcome
             user: login.user().name().to_owned(),
             command: entry.full_name.clone(),
         });
+    }
+    // It was counted when it began to wait.
+    if !session.awaited.is_empty() {
+        return Ok(());
     }
     // Those that are to wait have waited before they came here.
     if let Rate::Refused(limit) = limits.operate(node.store.slots(), context.now_ms, false) {
@@ -435,7 +470,7 @@ pub fn run_in_slot(
     guard: &mut SlotGuard<'_>,
     args: Args<'_>,
     reply: &mut Reply,
-    run: fn(&mut Keyed<'_, '_>) -> Outcome,
+    run: impl FnOnce(&mut Keyed<'_, '_>) -> Outcome,
 ) -> Outcome {
     let bulk_bytes_max = context.node.settings.bulk_bytes_max();
     let tenant = context.session.keyspace.tenant();
@@ -518,7 +553,7 @@ fn run_keyed(
     args: Args<'_>,
     reply: &mut Reply,
     run: fn(&mut Keyed<'_, '_>) -> Outcome,
-) -> Result<Outcome, Failed> {
+) -> Result<Option<Outcome>, Failed> {
     let rejected = |error| Failed::rejected(entry, error);
     let writes = entry.command.flags.has(Flags::WRITE);
     check_memory(context, entry.command).map_err(rejected)?;
@@ -533,10 +568,31 @@ fn run_keyed(
     }
     let Admitted { mut guard, is_copy } =
         admit_reader(context, slot, writes, || !writes).map_err(rejected)?;
-    let outcome = run_in_slot(context, &mut guard, args, reply, run);
+    let mut given = groups::Given::new();
+    if context.node.groups.is_on() {
+        if writes {
+            note_write(context, entry.command, args);
+        } else if matches!(entry.command.name, "get" | "mget") {
+            let reading = groups::look(context, &guard, is_copy, args);
+            match reading.map_err(|error| Failed::ended(entry, error))? {
+                Reading::Reads(instead) => given = instead,
+                Reading::Waits => return Ok(None),
+                Reading::Elsewhere => {
+                    drop(guard);
+                    return Err(rejected(elsewhere(context.node, slot)));
+                }
+            }
+        }
+    }
+    let outcome = if given.is_empty() {
+        run_in_slot(context, &mut guard, args, reply, run)
+    } else {
+        let run = |call: &mut Keyed<'_, '_>| strings::get_given(call, &given);
+        run_in_slot(context, &mut guard, args, reply, run)
+    };
     if is_copy {
         context.stats.copy_reads.add(1);
-        return Ok(outcome);
+        return Ok(Some(outcome));
     }
     track_reads(context, slot, entry.command, args);
     note_unsettled(context, slot, writes);
@@ -544,7 +600,16 @@ fn run_keyed(
     if writes {
         evict(context);
     }
-    Ok(outcome)
+    Ok(Some(outcome))
+}
+
+/// Tells the groups of what a client writes; the slot is locked.
+#[cold]
+pub fn note_write(context: &Context<'_>, command: &Command, args: Args<'_>) {
+    let tenant = context.session.keyspace.id();
+    for key in command.keys.of(command.name, args).into_iter().flatten() {
+        context.node.groups.note_write(tenant, key);
+    }
 }
 
 /// What to tell a client that asks for a slot that is not served here.

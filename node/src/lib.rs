@@ -17,6 +17,7 @@ pub mod exclusive;
 pub mod execute;
 pub mod fuzzing;
 pub mod governor;
+pub mod groups;
 pub mod heap;
 pub mod http;
 pub mod journal;

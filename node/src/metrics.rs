@@ -1,10 +1,10 @@
 //! What `/metrics` shows.
 //!
 //! Nothing is counted here: every scrape reads the counters where they are. Labels have few values, each of them
-//! known beforehand: commands of the table (those that were called), members of the ring, tenants of the tenants document, two
-//! directions. Never
-//! a key, a client or an address.
+//! known beforehand: commands of the table (those that were called), members of the ring, tenants and groups of the tenants
+//! document, two directions. Never a key, a client or an address.
 
+mod groups;
 mod tenants;
 mod tls;
 
@@ -90,6 +90,7 @@ impl Collector for Sources {
         self.encode_commands(&mut page)?;
         self.encode_pubsub(&mut page)?;
         tenants::encode(&self.node, &mut page)?;
+        groups::encode(&self.node, &mut page)?;
         if let Some(member) = &self.member {
             member.encode(&mut page)?;
         }
@@ -395,6 +396,23 @@ impl Page<'_, '_> {
             .encode_descriptor(name, &sentence(help), unit, kind)?;
         for (value_of_label, value) in values {
             ConstCounter::new(value).encode(family.encode_family(&[(label, value_of_label)])?)?;
+        }
+        Ok(())
+    }
+
+    /// By two labels, each with its name.
+    fn counters_by_two<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = ([(&'v str, &'v str); 2], u64)>,
+    ) -> fmt::Result {
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let mut family = self
+            .encoder
+            .encode_descriptor(name, &sentence(help), None, kind)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

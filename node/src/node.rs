@@ -7,6 +7,7 @@ use annulus_proto::tenants::TenantsDocument;
 
 use crate::clients::Clients;
 use crate::command::table;
+use crate::groups::Groups;
 use crate::pause::Pause;
 use crate::pubsub::relay::Relay;
 use crate::resp::Limits;
@@ -149,6 +150,8 @@ pub struct Node {
     pub password: Option<LiveSecret>,
     /// Who else may enter.
     pub tenants: Tenants,
+    /// Keys that load themselves.
+    pub groups: Groups,
     /// Threads that serve clients.
     pub threads: usize,
     /// When the process started, in milliseconds since the Unix epoch.
@@ -173,6 +176,7 @@ impl Node {
             settings: Settings::new(options.clients_max),
             password: options.password.map(LiveSecret::new),
             tenants: Tenants::default(),
+            groups: Groups::default(),
             threads: options.threads,
             started_at_ms: options.started_at_ms,
             run_id: options.run_id,
@@ -182,7 +186,13 @@ impl Node {
     /// Takes over a tenants document if it is newer, and says whether it was.
     pub fn adopt_tenants(&self, document: TenantsDocument) -> Result<bool, Refusal> {
         let cluster_uid = self.routing.view().cluster_uid.clone();
-        self.tenants
-            .adopt(document, (&cluster_uid, &self.store, &self.clients))
+        let (version, groups) = (document.version, document.groups.clone());
+        let is_newer = self
+            .tenants
+            .adopt(document, (&cluster_uid, &self.store, &self.clients))?;
+        if is_newer {
+            self.groups.follow(version, groups, &self.store);
+        }
+        Ok(is_newer)
     }
 }

@@ -25,6 +25,7 @@ use crate::cluster::ring_source::{adopt_at_boot, keep_documents, watch_ring_file
 use crate::cluster::{ClusterState, Identity};
 use crate::config::{Config, EvictionFlag, MemberConfig, Quantity, Role};
 use crate::governor;
+use crate::groups;
 use crate::http::{self, Readiness, Subject};
 use crate::metrics::{MemberSources, Metrics, Sources};
 use crate::node::{Node, NodeOptions};
@@ -141,6 +142,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
         tasks.spawn(http::serve(listener, Arc::new(subject), stop.clone()));
     }
     follow_files(config, &node, &stop, &mut tasks);
+    groups::loader::start(Arc::clone(&node), stop.clone())?;
     let told = Arc::clone(&node);
     let server = serve_clients(config, tls, node)?;
     (addresses.client, addresses.client_tls) = (server.local_addr(), server.tls_addr());

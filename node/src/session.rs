@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use annulus_ring::Slot;
 
 use crate::clients::{Client, Introduction};
+use crate::groups::Awaited;
 use crate::journal::Unsettled;
 use crate::node::Node;
 use crate::resp::Reply;
@@ -53,6 +54,8 @@ pub struct Session {
     pub last_write: Option<Slot>,
     /// Commands whose replies wait for copies.
     pub unsettled: Unsettled,
+    /// What the command in front waits for, or has waited for.
+    pub awaited: Awaited,
 }
 
 impl Session {
@@ -71,6 +74,7 @@ impl Session {
             caching_said: false,
             last_write: None,
             unsettled: Unsettled::default(),
+            awaited: Awaited::default(),
         }
     }
 

@@ -142,6 +142,7 @@ pub fn flushall(context: &mut Context<'_>, args: Args<'_>, reply: &mut Reply) ->
         _ => return Err(CommandError::Syntax),
     }
     let store = &context.node.store;
+    context.node.groups.note_flush(context.session.keyspace.id());
     if let Some(frozen) = Slot::all().find(|&slot| context.node.routing.access(slot) == Access::ReadOnly) {
         return Err(CommandError::TryAgain(frozen));
     }

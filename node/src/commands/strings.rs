@@ -3,6 +3,7 @@
 use crate::commands::{integer, is_word};
 use crate::error::{CommandError, Outcome};
 use crate::execute::Keyed;
+use crate::groups::Given;
 use crate::resp::number::Decimal;
 use crate::resp::{Args, Reply};
 use crate::store::{Stored, ValueRef, WrongType};
@@ -34,6 +35,26 @@ fn string_len(stored: Option<&Stored>) -> Result<Option<usize>, WrongType> {
 #[inline]
 pub fn get(call: &mut Keyed<'_, '_>) -> Outcome {
     write_value(call.slot.read(call.args.at(1), call.now_ms), call.reply)
+}
+
+/// `GET` and `MGET` where some keys get what was loaded for them, and not what is stored.
+pub fn get_given(call: &mut Keyed<'_, '_>, given: &Given) -> Outcome {
+    let is_many = is_word(call.args.at(0), "MGET");
+    if is_many {
+        call.reply.array(call.args.len() - 1);
+    }
+    for (place, key) in (1..).zip(call.args.from(1)) {
+        match given.iter().find(|(of, _)| *of == place) {
+            Some((_, Some(value))) => call.reply.bulk(value),
+            Some((_, None)) => call.reply.null(),
+            None => {
+                let stored = call.slot.read(key, call.now_ms);
+                let is_shown = |stored: &&Stored| !is_many || stored.value().is_string();
+                write_value(stored.filter(is_shown), call.reply)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What `SET` and `GETEX` do to the time of expiry.

@@ -172,6 +172,12 @@ impl Limits {
         )
     }
 
+    /// The longest that an entry lives, if there is a bound.
+    pub fn ttl_max_ms(&self) -> Option<u64> {
+        let max_ms = self.ttl_max_ms.load(Ordering::Relaxed);
+        (max_ms != UNLIMITED).then_some(max_ms)
+    }
+
     /// When an entry expires that is to expire then, or never.
     #[inline]
     pub fn bounded_expiry_ms(&self, asked_ms: Option<u64>, now_ms: u64) -> Option<u64> {

@@ -1,0 +1,380 @@
+//! Read-through groups: keys that load themselves from an origin when somebody reads them.
+//!
+//! The owner of a key's slot loads it, once, whoever asks: a read that finds no value, or one that is too old, waits for the
+//! load that is under way or begins one. Whether it does is decided ([`verdict`]) while the slot is locked, and a load's value is
+//! stored under the same lock, so that no read falls between a load's end and its value. A write by a client ends the
+//! load's right to store anything: what the origin said before the write may be older.
+//!
+//! Loads run on a thread of their own ([`loader`]); who waits for one waits as for its turn, and whoever leaves doesn't end it
+//! for the others. What is remembered of keys without a value is this process's own knowledge: a new owner asks anew.
+
+mod age;
+mod breaker;
+mod counters;
+mod filter;
+mod load;
+pub mod loader;
+mod origin;
+mod read;
+mod remembered;
+mod url;
+mod verdict;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use annulus_proto::groups as document;
+use annulus_proto::tenants::TenantId;
+use annulus_ring::{SLOT_COUNT, Slot};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::store::limits::Limits;
+use crate::store::{Keyspace, Store};
+use age::{Age, Life};
+use breaker::{Breaker, Rules};
+pub use counters::GroupCounters;
+use filter::KeyFilter;
+pub use load::Awaited;
+use load::{Load, Loaded};
+use origin::OriginClient;
+pub use read::{Given, Reading, look};
+use remembered::{Remembered, Why};
+use verdict::{Known, Verdict, verdict};
+
+/// What a key without a value takes to be remembered, about.
+const REMEMBERED_BYTES: u64 = 80;
+/// Of the budget, a group's keys without a value may take this part.
+const REMEMBERED_PART: u64 = 32;
+/// So many of them there may always be.
+const REMEMBERED_MIN: u64 = 1000;
+
+/// A group, as this node follows it.
+pub struct Group {
+    described: document::Group,
+    label: String,
+    keyspace: Keyspace,
+    origin: OriginClient,
+    state: Arc<State>,
+}
+
+/// What a group keeps when it is described anew.
+struct State {
+    counters: GroupCounters,
+    keys: Mutex<Keys>,
+    filter: KeyFilter,
+    /// When the list of the origin's keys is to be read; the maximum while that is being done.
+    filter_due_ms: AtomicU64,
+    requests: Semaphore,
+    requests_max: Mutex<usize>,
+}
+
+struct Keys {
+    loading: HashMap<Box<[u8]>, Arc<Load>, foldhash::fast::RandomState>,
+    remembered: Remembered,
+    breaker: Breaker,
+}
+
+/// A load to be done.
+struct Job {
+    group: Arc<Group>,
+    load: Arc<Load>,
+    slot: Slot,
+    key: Box<[u8]>,
+}
+
+/// The groups of a node.
+pub struct Groups {
+    is_on: AtomicBool,
+    /// Sorted by prefix, of which none begins with another.
+    by_tenant: RwLock<HashMap<TenantId, Vec<Arc<Group>>>>,
+    /// The version of the document that they are from.
+    version: Mutex<u64>,
+    jobs: mpsc::UnboundedSender<Job>,
+    jobs_to_do: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        let (jobs, jobs_to_do) = mpsc::unbounded_channel();
+        Self {
+            is_on: AtomicBool::new(false),
+            by_tenant: RwLock::default(),
+            version: Mutex::new(0),
+            jobs,
+            jobs_to_do: Mutex::new(Some(jobs_to_do)),
+        }
+    }
+}
+
+impl Groups {
+    /// Whether there are any. One load.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Follows the groups of a document unless it is older than one that was followed.
+    pub fn follow(&self, version: u64, described: Vec<document::Group>, store: &Store) {
+        let mut followed = self.version.lock();
+        if version <= *followed {
+            return;
+        }
+        *followed = version;
+        let before: Vec<Arc<Group>> = self.all();
+        let mut by_tenant: HashMap<TenantId, Vec<Arc<Group>>> = HashMap::new();
+        for described in described {
+            let is_same = |group: &&Arc<Group>| {
+                let known = &group.described;
+                (known.tenant, &known.namespace, &known.name)
+                    == (described.tenant, &described.namespace, &described.name)
+            };
+            let known = before.iter().find(is_same);
+            let group = match known {
+                Some(known) if known.described == described => Arc::clone(known),
+                _ => Arc::new(Group::new(described, known.map(AsRef::as_ref), store)),
+            };
+            by_tenant.entry(group.described.tenant).or_default().push(group);
+        }
+        for groups in by_tenant.values_mut() {
+            groups.sort_by(|one, other| one.described.key_prefix.cmp(&other.described.key_prefix));
+        }
+        self.is_on.store(!by_tenant.is_empty(), Ordering::Relaxed);
+        *self.by_tenant.write() = by_tenant;
+        let after = self.all();
+        for group in before {
+            let state = &group.state;
+            if !after.iter().any(|other| Arc::ptr_eq(&other.state, state)) {
+                state.supersede_all();
+            }
+        }
+    }
+
+    /// The group that a key is in.
+    pub fn of(&self, tenant: TenantId, key: &[u8]) -> Option<Arc<Group>> {
+        let by_tenant = self.by_tenant.read();
+        let groups = by_tenant.get(&tenant)?;
+        let behind = groups.partition_point(|group| group.described.key_prefix.as_bytes() < key);
+        let group = groups.get(behind.checked_sub(1)?)?;
+        // A key that is the prefix alone has no name at the origin; it isn't less than itself, so it isn't found.
+        key.starts_with(group.described.key_prefix.as_bytes())
+            .then(|| Arc::clone(group))
+    }
+
+    /// The group of that name in a keyspace.
+    pub fn named(&self, tenant: TenantId, name: &str) -> Option<Arc<Group>> {
+        let by_tenant = self.by_tenant.read();
+        let mut groups = by_tenant.get(&tenant)?.iter();
+        groups.find(|group| group.described.name == name).cloned()
+    }
+
+    /// All of them, in no order.
+    pub fn all(&self) -> Vec<Arc<Group>> {
+        self.by_tenant.read().values().flatten().cloned().collect()
+    }
+
+    /// A client writes that key, whose slot is locked: what the origin said before isn't stored any more, and what is
+    /// remembered of the key doesn't hold.
+    pub fn note_write(&self, tenant: TenantId, key: &[u8]) {
+        if let Some(group) = self.of(tenant, key) {
+            group.state.note_write(key);
+        }
+    }
+
+    /// A client removes everything in a keyspace.
+    pub fn note_flush(&self, tenant: TenantId) {
+        let groups = self.by_tenant.read().get(&tenant).cloned();
+        for group in groups.into_iter().flatten() {
+            group.state.supersede_all();
+        }
+    }
+}
+
+impl Group {
+    fn new(described: document::Group, known: Option<&Self>, store: &Store) -> Self {
+        // What was learned holds as long as the keys and where they come from are the same.
+        let state = known.filter(|known| {
+            known.described.key_prefix == described.key_prefix
+                && known.described.origin.url_template == described.origin.url_template
+        });
+        let state = state.map_or_else(|| Arc::new(State::new(store)), |known| Arc::clone(&known.state));
+        if known.is_none_or(|known| known.described.filter != described.filter) {
+            state.filter.clear();
+            state.filter_due_ms.store(0, Ordering::Relaxed);
+        }
+        Self {
+            label: described.label(),
+            keyspace: store.keyspace(described.tenant),
+            origin: OriginClient::new(&described.origin),
+            described,
+            state,
+        }
+    }
+
+    /// Its namespace and name.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// How its keys begin.
+    pub fn prefix(&self) -> &str {
+        &self.described.key_prefix
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &GroupCounters {
+        &self.state.counters
+    }
+
+    /// Loads under way, and keys without a value that are remembered.
+    pub fn sizes(&self) -> (usize, usize) {
+        let keys = self.state.keys.lock();
+        (keys.loading.len(), keys.remembered.len())
+    }
+
+    /// The state of the breaker: 0 closed, 1 half open, 2 open.
+    pub fn breaker(&self) -> u64 {
+        self.state.keys.lock().breaker.number()
+    }
+
+    /// Keys and bytes of the filter, if there is one.
+    pub fn filter_figures(&self) -> Option<(u64, u64)> {
+        let figures = self.state.filter.figures()?;
+        Some((figures.keys, figures.bytes))
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            failures: self.described.origin.breaker_failures,
+            open_ms: self.described.origin.breaker_open_ms,
+        }
+    }
+
+    fn life(&self, key: &[u8]) -> Life {
+        let limits = self.keyspace.tenant().map(|space| &space.limits);
+        Life::of(&self.described, key, limits.and_then(Limits::ttl_max_ms))
+    }
+
+    /// So many requests of this node may be under way, as long as it has so many slots.
+    fn requests_max(&self, slots: u32) -> usize {
+        let share =
+            u64::from(self.described.origin.concurrent_max) * u64::from(slots) / u64::from(SLOT_COUNT);
+        usize::try_from(share.max(1)).unwrap_or(1)
+    }
+
+    /// Decides what a read of the key gets, whose slot is locked and whose entry has that age; a load that is to be waited for
+    /// comes with it.
+    fn decide(
+        self: &Arc<Self>,
+        (slot, key): (Slot, &[u8]),
+        age: Option<Age>,
+        groups: &Groups,
+        now_ms: u64,
+    ) -> (Verdict, Option<Arc<Load>>) {
+        let mut keys = self.state.keys.lock();
+        let keys = &mut *keys;
+        let loading = keys.loading.get(key);
+        let verdict = verdict(Known {
+            age,
+            is_filtered: age.is_none() && loading.is_none() && self.state.filter.excludes(key),
+            is_loading: loading.is_some(),
+            may_load: keys.breaker.allows(self.rules(), now_ms),
+            remembered: keys.remembered.of(key, now_ms),
+        });
+        let counters = &self.state.counters;
+        match (&verdict, loading) {
+            (Verdict::Load, Some(load)) => {
+                counters.joined.add(1);
+                return (verdict, Some(Arc::clone(load)));
+            }
+            (Verdict::Load, None) => counters.began.add(1),
+            // Nobody waits for it: it has no place in the queue.
+            (Verdict::ServeAndLoad, None) if self.state.requests.available_permits() > 0 => {}
+            _ => return (verdict, None),
+        }
+        let load = Load::new();
+        keys.breaker.begin(now_ms);
+        keys.loading.insert(key.into(), Arc::clone(&load));
+        let job = Job {
+            group: Arc::clone(self),
+            load: Arc::clone(&load),
+            slot,
+            key: key.into(),
+        };
+        if groups.jobs.send(job).is_err() {
+            // The process is about to end.
+            keys.loading.remove(key);
+            load.finish(Loaded::Failed("this node is stopping".into()));
+        }
+        (verdict, Some(load))
+    }
+}
+
+impl State {
+    fn new(store: &Store) -> Self {
+        let remembered_max = store.budget_bytes() / REMEMBERED_PART / REMEMBERED_BYTES;
+        let remembered_max = usize::try_from(remembered_max.max(REMEMBERED_MIN)).unwrap_or(usize::MAX);
+        Self {
+            counters: GroupCounters::default(),
+            keys: Mutex::new(Keys {
+                loading: HashMap::default(),
+                remembered: Remembered::new(NonZeroUsize::new(remembered_max).unwrap_or(NonZeroUsize::MIN)),
+                breaker: Breaker::default(),
+            }),
+            filter: KeyFilter::default(),
+            filter_due_ms: AtomicU64::new(0),
+            requests: Semaphore::new(0),
+            requests_max: Mutex::new(0),
+        }
+    }
+
+    fn note_write(&self, key: &[u8]) {
+        let mut keys = self.keys.lock();
+        keys.remembered.forget(key);
+        if let Some(load) = keys.loading.remove(key) {
+            load.supersede();
+        }
+        drop(keys);
+        self.filter.add(key);
+    }
+
+    fn supersede_all(&self) {
+        let mut keys = self.keys.lock();
+        keys.remembered.forget_all();
+        for (_, load) in keys.loading.drain() {
+            load.supersede();
+        }
+    }
+
+    /// Makes room for so many requests at a time; those that are under way beyond that end first.
+    fn allow_requests(&self, max: usize) {
+        let mut allowed = self.requests_max.lock();
+        if max > *allowed {
+            self.requests.add_permits(max - *allowed);
+            *allowed = max;
+        } else if max < *allowed {
+            *allowed -= self.requests.forget_permits(*allowed - max);
+        }
+    }
+
+    /// What a load brought is over for the key, whose slot is locked.
+    fn settle(&self, key: &[u8], load: &Arc<Load>, lesson: Option<(Why, u64)>) {
+        let mut keys = self.keys.lock();
+        if keys
+            .loading
+            .get(key)
+            .is_some_and(|present| Arc::ptr_eq(present, load))
+        {
+            keys.loading.remove(key);
+            match lesson {
+                Some((why, until_ms)) => keys.remembered.note(key, why, until_ms),
+                None => keys.remembered.forget(key),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+//! Does the loads, on a thread of its own: an origin that is slow, and the TLS to it, keep nobody else waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http_body_util::BodyExt;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::filter::ReadKeys;
+use super::load::Loaded;
+use super::origin::Fetched;
+use super::remembered::Why;
+use super::{Group, Job};
+use crate::clock;
+use crate::node::Node;
+use crate::routing::Access;
+use crate::stats::ThreadStats;
+use crate::store::EvictionPolicy;
+use crate::store::limits::Limits;
+
+/// A load waits at least so long for other loads of its group, if there are as many as may be at a time.
+const TURN_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a list of keys is to be read.
+const FILTER_CHECK: Duration = Duration::from_millis(500);
+
+/// A list of keys that couldn't be read is asked for again after so long at most.
+const FILTER_AGAIN_MS: u64 = 10_000;
+
+/// A list of keys that takes longer than that is given up.
+const FILTER_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// No key of a list is longer.
+const LISTED_BYTES_MAX: usize = 4096;
+
+/// Starts the thread; it ends by `stop`, and loads that are under way with it.
+pub fn start(node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
+    let Some(jobs) = node.groups.jobs_to_do.lock().take() else {
+        return Ok(());
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = std::thread::Builder::new().name("origins".to_owned());
+    thread.spawn(move || {
+        runtime.block_on(work(node, jobs, stop));
+        runtime.shutdown_background();
+    })?;
+    Ok(())
+}
+
+async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: CancellationToken) {
+    let stats = node.stats.register_thread();
+    let mut checks = tokio::time::interval(FILTER_CHECK);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            job = jobs.recv() => {
+                let Some(job) = job else { return };
+                tokio::spawn(load(Arc::clone(&node), Arc::clone(&stats), job));
+            }
+            _ = checks.tick() => read_lists(&node),
+        }
+    }
+}
+
+async fn load(node: Arc<Node>, stats: Arc<ThreadStats>, job: Job) {
+    let began = clock::monotonic();
+    let loaded = bring(&node, &job).await;
+    let counters = job.group.counters();
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    counters.load_ms.add(took_ms);
+    match &loaded {
+        Loaded::Value(value) => {
+            counters.loaded.add(1);
+            counters.received_bytes.add(value.len() as u64);
+        }
+        Loaded::Absent => {
+            counters.loaded_absent.add(1);
+            if job.group.state.filter.is_there() {
+                counters.false_positives.add(1);
+            }
+        }
+        Loaded::Failed(_) => counters.loads_failed.add(1),
+    }
+    keep(&node, &stats, &job, &loaded);
+    job.load.finish(loaded);
+}
+
+/// Asks the origin, as often as it may be asked.
+async fn bring(node: &Node, job: &Job) -> Loaded {
+    let (group, state) = (&job.group, &job.group.state);
+    let origin = &group.described.origin;
+    let failed = |reason: String| Loaded::Failed(reason.into());
+    let key = &job.key[group.described.key_prefix.len()..];
+    let url = match super::url::url(&origin.url_template, key) {
+        Ok(url) => url,
+        Err(error) => return failed(error.to_string()),
+    };
+    state.allow_requests(group.requests_max(node.store.slots()));
+    let tries = u64::from(origin.retries) + 1;
+    let patience = Duration::from_millis(origin.timeout_ms.saturating_mul(tries)).max(TURN_TIMEOUT_MIN);
+    let Ok(Ok(_turn)) = timeout(patience, state.requests.acquire()).await else {
+        return failed(format!(
+            "{} requests to its origin were under way for more than {} ms: raise maxConcurrent, or make the origin faster",
+            group.requests_max(node.store.slots()),
+            patience.as_millis()
+        ));
+    };
+    let mut retry = 0;
+    loop {
+        group.counters().requests.add(1);
+        let fetched = group.origin.fetch(url.clone(), value_bytes_max(group)).await;
+        let (reason, is_transient) = match fetched {
+            Fetched::Failed { reason, is_transient } => (reason, is_transient),
+            Fetched::Value(value) => {
+                state.keys.lock().breaker.succeeded();
+                return Loaded::Value(value);
+            }
+            Fetched::Absent => {
+                state.keys.lock().breaker.succeeded();
+                return Loaded::Absent;
+            }
+        };
+        let now_ms = clock::now_ms();
+        let may_go_on = {
+            let mut keys = state.keys.lock();
+            if is_transient {
+                let was_allowed = keys.breaker.allows(group.rules(), now_ms);
+                keys.breaker.failed(group.rules(), now_ms);
+                let is_allowed = keys.breaker.allows(group.rules(), now_ms);
+                if was_allowed && !is_allowed {
+                    group.counters().breaker_opened.add(1);
+                    warn!(group = group.label(), reason, "an origin is left in peace");
+                }
+                is_allowed
+            } else {
+                // It has answered: what is wrong is this key, or the group.
+                keys.breaker.succeeded();
+                false
+            }
+        };
+        if !may_go_on || retry >= origin.retries {
+            return failed(format!("the origin {reason}"));
+        }
+        let delay_ms = backoff_ms(
+            (origin.backoff_ms, origin.backoff_max_ms),
+            retry,
+            node.store.random(),
+        );
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        retry += 1;
+        group.counters().retries.add(1);
+    }
+}
+
+/// How long to wait before a retry: twice as long as before the last one, drawn from the upper half so that nodes and keys
+/// don't come back together.
+fn backoff_ms((first_ms, max_ms): (u64, u64), retry: u32, random: u64) -> u64 {
+    let whole_ms = first_ms
+        .saturating_mul(1 << retry.min(30))
+        .min(max_ms.max(first_ms));
+    whole_ms / 2 + random % (whole_ms / 2 + 1)
+}
+
+fn value_bytes_max(group: &Group) -> usize {
+    let limits = group.keyspace.tenant().map(|space| &space.limits);
+    let quota_bytes = limits.map_or(u64::MAX, Limits::value_bytes_max);
+    let bytes_max = group.described.value_bytes_max.min(quota_bytes);
+    usize::try_from(bytes_max).unwrap_or(usize::MAX)
+}
+
+/// Stores what was brought, and remembers what wasn't there, unless the key was written since or is served elsewhere.
+fn keep(node: &Node, stats: &ThreadStats, job: &Job, loaded: &Loaded) {
+    let (group, store) = (&job.group, &node.store);
+    let now_ms = clock::now_ms();
+    if let Loaded::Value(value) = loaded {
+        let bytes = (value.len() + job.key.len()) as u64;
+        stats
+            .evicted_keys
+            .add(store.evict_tenant(&group.keyspace, bytes, now_ms));
+    }
+    let mut guard = store.lock_slot_of(job.slot, &group.keyspace);
+    let is_here = node.routing.access(job.slot) == Access::ReadWrite;
+    let may_write = is_here && !job.load.is_superseded() && store.journal.may_write(job.slot);
+    let described = &group.described;
+    let mut lesson = None;
+    let is_kept = match loaded {
+        Loaded::Value(value) => {
+            let has_room = store.eviction() != EvictionPolicy::NoEviction || !store.is_over_budget();
+            let expires_at_ms = now_ms.saturating_add(group.life(&job.key).kept_ms);
+            may_write
+                && has_room
+                && guard
+                    .set_string(&job.key, value, Some(expires_at_ms), now_ms)
+                    .is_ok()
+        }
+        Loaded::Absent => {
+            if may_write {
+                guard.remove(&job.key, now_ms);
+            }
+            lesson = Some((Why::Absent, described.negative_ttl_ms));
+            may_write
+        }
+        Loaded::Failed(reason) => {
+            lesson = Some((Why::Failed(Arc::clone(reason)), described.failure_ttl_ms));
+            true
+        }
+    };
+    if !is_kept {
+        group.counters().not_kept.add(1);
+    }
+    let lesson = lesson.filter(|(_, ttl_ms)| *ttl_ms > 0 && is_here);
+    let lesson = lesson.map(|(why, ttl_ms)| (why, now_ms.saturating_add(ttl_ms)));
+    group.state.settle(&job.key, &job.load, lesson);
+    drop(guard);
+    if store.is_over_budget() {
+        stats.evicted_keys.add(store.evict(now_ms));
+    }
+}
+
+/// Begins to read the lists of keys that are due.
+fn read_lists(node: &Arc<Node>) {
+    if !node.groups.is_on() {
+        return;
+    }
+    let now_ms = clock::now_ms();
+    for group in node.groups.all() {
+        let is_due = group.state.filter_due_ms.load(Ordering::Relaxed) <= now_ms;
+        if group.described.filter.is_some() && is_due {
+            group.state.filter_due_ms.store(u64::MAX, Ordering::Relaxed);
+            tokio::spawn(read_list(group));
+        }
+    }
+}
+
+async fn read_list(group: Arc<Group>) {
+    let Some(filter) = &group.described.filter else {
+        return;
+    };
+    let state = &group.state;
+    state.filter.begin();
+    let read = timeout(
+        FILTER_TIMEOUT,
+        listed_keys(&group, &filter.keys_url, filter.keys_max),
+    );
+    let read = read.await.unwrap_or_else(|_| Err("it took too long".to_owned()));
+    let now_ms = clock::now_ms();
+    let again_ms = match read {
+        Ok(keys) => {
+            let (count, per_million) = (keys.len(), filter.false_positives_per_million);
+            if state.filter.replace(&keys, per_million, now_ms) {
+                info!(group = group.label(), keys = count, "read the list of keys");
+                filter.refresh_ms
+            } else {
+                warn!(
+                    group = group.label(),
+                    "too many writes while the list of keys was read"
+                );
+                filter.refresh_ms.min(FILTER_AGAIN_MS)
+            }
+        }
+        Err(reason) => {
+            warn!(
+                group = group.label(),
+                reason, "the list of keys can't be read: the last one holds"
+            );
+            filter.refresh_ms.min(FILTER_AGAIN_MS)
+        }
+    };
+    let due_ms = now_ms.saturating_add(again_ms);
+    // Who described the group anew meanwhile wants it sooner.
+    let stored = state
+        .filter_due_ms
+        .compare_exchange(u64::MAX, due_ms, Ordering::Relaxed, Ordering::Relaxed);
+    stored.map(drop).unwrap_or_default();
+}
+
+/// The keys of a list, one a line, with the group's prefix.
+async fn listed_keys(group: &Group, url: &str, keys_max: u64) -> Result<ReadKeys, String> {
+    let url = url.parse().map_err(|_| "keysURL is no URL".to_owned())?;
+    let mut body = group.origin.open(url).await.map_err(|failed| match failed {
+        Fetched::Failed { reason, .. } => reason,
+        Fetched::Value(_) | Fetched::Absent => "there is no list".to_owned(),
+    })?;
+    let (mut keys, mut rest) = (ReadKeys::default(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("it ended half-way: {error}"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        rest.extend_from_slice(&data);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = rest.split_to(end + 1);
+            push(&mut keys, group, &line, keys_max)?;
+        }
+        if rest.len() > LISTED_BYTES_MAX {
+            return Err(format!("a line is longer than {LISTED_BYTES_MAX} bytes"));
+        }
+    }
+    push(&mut keys, group, &rest, keys_max)?;
+    Ok(keys)
+}
+
+fn push(keys: &mut ReadKeys, group: &Group, line: &[u8], keys_max: u64) -> Result<(), String> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Ok(());
+    }
+    if keys.len() as u64 >= keys_max {
+        return Err(format!("it has more than maxKeys, {keys_max} keys"));
+    }
+    keys.push(&[group.prefix().as_bytes(), line].concat());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_wait_twice_as_long_each_time() {
+        for (retry, whole_ms) in [(0, 100), (1, 200), (2, 400), (3, 500), (40, 500)] {
+            for random in [0, 7, 12_345, u64::MAX] {
+                let delay_ms = backoff_ms((100, 500), retry, random);
+                assert!(
+                    (whole_ms / 2..=whole_ms).contains(&delay_ms),
+                    "{retry}: {delay_ms}"
+                );
+            }
+        }
+        assert_eq!(backoff_ms((0, 0), 3, 99), 0);
+    }
+}

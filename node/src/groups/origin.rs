@@ -1,0 +1,307 @@
+//! Asks an origin over HTTP.
+//!
+//! Nodes open connections to where tenants say. The operator decides which names may be in a group; here, what such a name
+//! stands for is looked at: never the machine's own addresses, loopback and link-local, where whoever runs beside a node
+//! listens, and a cloud tells its secrets. Redirects are not followed.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use annulus_proto::groups::Origin;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tower::Service;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_PER_HOST_MAX: usize = 64;
+const USER_AGENT: &str = concat!("annulus/", env!("CARGO_PKG_VERSION"));
+
+/// What an origin answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// The value.
+    Value(Bytes),
+    /// It has none.
+    Absent,
+    /// Nothing that could be used.
+    Failed {
+        /// Why, without the URL.
+        reason: String,
+        /// Whether it may be otherwise the next time.
+        is_transient: bool,
+    },
+}
+
+impl Fetched {
+    fn transient(reason: impl Into<String>) -> Self {
+        Self::Failed {
+            reason: reason.into(),
+            is_transient: true,
+        }
+    }
+
+    fn permanent(reason: impl Into<String>) -> Self {
+        Self::Failed {
+            reason: reason.into(),
+            is_transient: false,
+        }
+    }
+}
+
+type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
+
+/// How a group's origin is asked.
+pub struct OriginClient {
+    client: Result<HttpClient, String>,
+    headers: HeaderMap,
+    timeout: Duration,
+    may_be_local: bool,
+}
+
+impl OriginClient {
+    /// A client for that origin; what is wrong with it is said with every request.
+    pub fn new(origin: &Origin) -> Self {
+        let headers = headers(origin);
+        let client = headers
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|_| client(origin));
+        Self {
+            client,
+            headers: headers.unwrap_or_default(),
+            timeout: Duration::from_millis(origin.timeout_ms),
+            may_be_local: origin.may_be_local,
+        }
+    }
+
+    /// Asks once for a value of at most so many bytes.
+    pub async fn fetch(&self, url: Uri, bytes_max: usize) -> Fetched {
+        let answer = tokio::time::timeout(self.timeout, async {
+            match self.get(url).await {
+                Ok(response) => value(response, bytes_max).await,
+                Err(failed) => failed,
+            }
+        });
+        answer.await.unwrap_or_else(|_| self.too_late())
+    }
+
+    /// Begins to read something that may be long; the caller bounds it.
+    pub async fn open(&self, url: Uri) -> Result<Incoming, Fetched> {
+        let response = tokio::time::timeout(self.timeout, self.get(url)).await;
+        let response = response.unwrap_or_else(|_| Err(self.too_late()))?;
+        if response.status() == StatusCode::OK {
+            Ok(response.into_body())
+        } else {
+            Err(refused(response.status()))
+        }
+    }
+
+    fn too_late(&self) -> Fetched {
+        Fetched::transient(format!(
+            "gave no whole answer within {} ms",
+            self.timeout.as_millis()
+        ))
+    }
+
+    async fn get(&self, url: Uri) -> Result<Response<Incoming>, Fetched> {
+        let client = self.client.as_ref().map_err(Fetched::permanent)?;
+        let literal = url
+            .host()
+            .and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        if literal.is_some_and(|address| !self.may_be_local && is_local(address)) {
+            return Err(Fetched::permanent(LOCAL));
+        }
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = url;
+        *request.headers_mut() = self.headers.clone();
+        client.request(request).await.map_err(|error| {
+            // The innermost cause says what happened: refused, reset, not resolved.
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            Fetched::transient(format!("can't be asked: {cause}"))
+        })
+    }
+}
+
+fn headers(origin: &Origin) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(hyper::header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    for (name, value) in &origin.headers {
+        let valid_name: HeaderName = name
+            .parse()
+            .map_err(|_| format!("{name:?} is no header's name"))?;
+        // The value may be a secret.
+        let mut valid: HeaderValue = value
+            .parse()
+            .map_err(|_| format!("the value of header {name} can't be sent"))?;
+        valid.set_sensitive(true);
+        headers.insert(valid_name, valid);
+    }
+    Ok(headers)
+}
+
+fn client(origin: &Origin) -> Result<HttpClient, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("no TLS: {error}"))?;
+    let tls = match &origin.ca_pem {
+        None => tls.with_webpki_roots(),
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let added = certificate.map_err(|error| error.to_string());
+                let added = added.and_then(|der| roots.add(der).map_err(|error| error.to_string()));
+                added.map_err(|error| format!("caBundle can't be read: {error}"))?;
+            }
+            tls.with_root_certificates(roots)
+        }
+    };
+    let mut connector = HttpConnector::new_with_resolver(Resolver {
+        inner: GaiResolver::new(),
+        may_be_local: origin.may_be_local,
+    });
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls.with_no_client_auth())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .build(connector))
+}
+
+async fn value(response: Response<Incoming>, bytes_max: usize) -> Fetched {
+    match response.status() {
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {}
+        StatusCode::NOT_FOUND | StatusCode::GONE => return Fetched::Absent,
+        status => return refused(status),
+    }
+    match Limited::new(response.into_body(), bytes_max).collect().await {
+        Ok(body) => Fetched::Value(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Fetched::permanent(format!(
+            "has a value longer than maxValueBytes, {bytes_max} bytes"
+        )),
+        Err(_) => Fetched::transient("ended its answer half-way"),
+    }
+}
+
+fn refused(status: StatusCode) -> Fetched {
+    if status.is_redirection() {
+        return Fetched::permanent(format!(
+            "answered {status}: redirects are not followed, write the last address into urlTemplate"
+        ));
+    }
+    Fetched::Failed {
+        reason: format!("answered {status}"),
+        is_transient: status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+            ),
+    }
+}
+
+const LOCAL: &str = "is at a loopback or link-local address, which is never asked";
+
+/// Whether an address is the machine's own, or one beside it.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4() {
+            // Mapped and compatible addresses reach what their IPv4 address reaches; ::1 and :: are among them.
+            Some(v4) => v6.is_loopback() || is_local(IpAddr::V4(v4)),
+            None => v6.is_multicast() || v6.is_unicast_link_local(),
+        },
+    }
+}
+
+/// Resolves names to addresses that may be asked.
+#[derive(Clone)]
+struct Resolver {
+    inner: GaiResolver,
+    may_be_local: bool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (found, may_be_local) = (self.inner.call(name), self.may_be_local);
+        Box::pin(async move {
+            let mut addresses: Vec<SocketAddr> = found.await?.collect();
+            addresses.retain(|address| may_be_local || !is_local(address.ip()));
+            if addresses.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, LOCAL));
+            }
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beside_a_node_is_told_from_the_rest() {
+        for (address, expected) in [
+            ("127.0.0.1", true),
+            ("127.8.9.1", true),
+            ("169.254.169.254", true),
+            ("0.0.0.0", true),
+            ("0.1.2.3", true),
+            ("224.0.0.1", true),
+            ("255.255.255.255", true),
+            ("::1", true),
+            ("::", true),
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:169.254.169.254", true),
+            ("fe80::1", true),
+            ("ff02::1", true),
+            ("10.96.0.10", false),
+            ("192.168.1.1", false),
+            ("203.0.113.7", false),
+            ("::ffff:10.0.0.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_local(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `GET` and `MGET` of keys that may be in groups.
+
+use annulus_proto::tenants::TenantId;
+use bytes::Bytes;
+
+use super::age::Age;
+use super::load::{Awaited, Loaded};
+use super::remembered::Why;
+use super::verdict::Verdict;
+use super::{Group, GroupCounters};
+use crate::error::CommandError;
+use crate::execute::Context;
+use crate::resp::Args;
+use crate::store::SlotGuard;
+
+/// What keys get instead of their entries: the place of each among the arguments, and its value, if it has one.
+pub type Given = Vec<(usize, Option<Bytes>)>;
+
+/// What a command on keys of groups does next.
+pub enum Reading {
+    /// It reads what is stored, but for some keys.
+    Reads(Given),
+    /// It waits for loads; the session has them.
+    Waits,
+    /// It goes to the slot's owner: this copy isn't fresh enough.
+    Elsewhere,
+}
+
+/// Looks at every key of a reading command, whose slot is locked.
+pub fn look(
+    context: &mut Context<'_>,
+    guard: &SlotGuard<'_>,
+    is_copy: bool,
+    args: Args<'_>,
+) -> Result<Reading, CommandError> {
+    let tenant: TenantId = context.session.keyspace.id();
+    let groups = &context.node.groups;
+    let (mut given, mut awaited) = (Given::new(), Awaited::default());
+    for (place, key) in (1..).zip(args.from(1)) {
+        let Some(group) = groups.of(tenant, key) else {
+            continue;
+        };
+        let counters = group.counters();
+        let stored = guard.peek(key, context.now_ms);
+        let age = stored.map(|stored| group.life(key).age(stored.expires_at_ms(), context.now_ms));
+        if is_copy {
+            if age == Some(Age::Fresh) {
+                counters.fresh.add(1);
+                continue;
+            }
+            return Ok(Reading::Elsewhere);
+        }
+        if let Some(loaded) = context.session.awaited.of(key) {
+            match loaded {
+                // A client may have set it since, or what was loaded is there, or had no room.
+                Loaded::Value(value) if !is_served(age) => given.push((place, Some(value.clone()))),
+                Loaded::Absent if !is_served(age) => given.push((place, None)),
+                Loaded::Value(_) | Loaded::Absent => {}
+                Loaded::Failed(reason) => fall_back(&group, age, || reason.to_string())?,
+            }
+            continue;
+        }
+        let (verdict, load) = group.decide((guard.slot(), key), age, groups, context.now_ms);
+        match verdict {
+            Verdict::Serve if age == Some(Age::Fresh) => counters.fresh.add(1),
+            Verdict::Serve | Verdict::ServeAndLoad => counters.soft.add(1),
+            Verdict::ServeStale => counters.stale.add(1),
+            Verdict::Absent => counters.absent.add(1),
+            Verdict::Filtered => counters.filtered.add(1),
+            Verdict::Fail(Why::Failed(reason)) => fall_back(&group, age, || reason.to_string())?,
+            Verdict::Fail(Why::Absent) => {}
+            Verdict::Refused => fall_back(&group, age, || {
+                "its origin failed too often and is left in peace for a while (circuit breaker)".to_owned()
+            })?,
+            Verdict::Load => {
+                if let Some(load) = load {
+                    awaited.push(key, &load);
+                }
+            }
+        }
+    }
+    if awaited.is_empty() {
+        return Ok(Reading::Reads(given));
+    }
+    context.session.awaited = awaited;
+    Ok(Reading::Waits)
+}
+
+fn is_served(age: Option<Age>) -> bool {
+    matches!(age, Some(Age::Fresh | Age::Soft))
+}
+
+/// The old value, if there is one, or an error.
+fn fall_back(group: &Group, age: Option<Age>, reason: impl FnOnce() -> String) -> Result<(), CommandError> {
+    let counters: &GroupCounters = group.counters();
+    if age.is_some() {
+        counters.stale.add(1);
+        return Ok(());
+    }
+    counters.failed.add(1);
+    Err(CommandError::Origin {
+        group: group.label().to_owned(),
+        reason: reason(),
+    })
+}

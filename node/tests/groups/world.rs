@@ -1,0 +1,116 @@
+//! A node with one group, `user:`, and its origin.
+
+use std::time::{Duration, Instant};
+
+use annulus_node::groups::{Group, loader};
+use annulus_node::store::EvictionPolicy;
+use annulus_proto::groups::{Group as Described, Origin as DescribedOrigin};
+use annulus_proto::tenants::{Tenant, TenantId, TenantsDocument};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use crate::origin::Origin;
+use crate::support::{Client, Options, TestServer};
+
+pub struct World {
+    pub server: TestServer,
+    pub origin: Origin,
+    stop: CancellationToken,
+}
+
+/// A group of the cluster's own keyspace, with times that no test waits for.
+pub fn described(origin: &Origin) -> Described {
+    Described {
+        tenant: TenantId::CLUSTER,
+        namespace: "shop".to_owned(),
+        name: "users".to_owned(),
+        key_prefix: "user:".to_owned(),
+        origin: DescribedOrigin {
+            url_template: format!("http://{}/u/{{key}}", origin.addr),
+            headers: Vec::new(),
+            ca_pem: None,
+            may_be_local: true,
+            timeout_ms: 60_000,
+            retries: 0,
+            backoff_ms: 1,
+            backoff_max_ms: 10,
+            concurrent_max: 32,
+            breaker_failures: 1000,
+            breaker_open_ms: 60_000,
+        },
+        soft_ttl_ms: 600_000,
+        hard_ttl_ms: 600_000,
+        jitter_percent: 0,
+        negative_ttl_ms: 60_000,
+        failure_ttl_ms: 60_000,
+        stale_ms: 0,
+        value_bytes_max: 1 << 20,
+        filter: None,
+    }
+}
+
+impl World {
+    pub fn start(change: impl FnOnce(&mut Described)) -> Self {
+        let origin = Origin::start();
+        let mut group = described(&origin);
+        change(&mut group);
+        let world = Self::without_groups(origin);
+        world.follow(1, Vec::new(), vec![group]);
+        world
+    }
+
+    pub fn without_groups(origin: Origin) -> Self {
+        let server = TestServer::start(&Options {
+            eviction: EvictionPolicy::TinyLfu,
+            threads: 2,
+            clients_max: 20_000,
+            ..Options::default()
+        });
+        let stop = CancellationToken::new();
+        loader::start(Arc::clone(&server.node), stop.clone()).unwrap();
+        Self { server, origin, stop }
+    }
+
+    pub fn follow(&self, version: u64, tenants: Vec<Tenant>, groups: Vec<Described>) {
+        let document = TenantsDocument {
+            version,
+            next_id: TenantId(100),
+            tenants,
+            groups,
+            ..TenantsDocument::empty("test".parse().unwrap())
+        };
+        assert!(self.server.node.adopt_tenants(document).unwrap());
+    }
+
+    pub fn group(&self) -> Arc<Group> {
+        Arc::clone(&self.server.node.groups.all()[0])
+    }
+
+    pub fn connect(&self) -> Client {
+        self.server.connect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Waits for what comes soon.
+#[track_caller]
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "waited too long: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A bulk reply.
+pub fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
