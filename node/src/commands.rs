@@ -13,6 +13,7 @@ pub mod counters;
 mod elements;
 pub mod expiry;
 pub mod hashes;
+pub mod hot_keys;
 pub mod info;
 pub mod keys;
 pub mod keyspace;

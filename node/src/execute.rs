@@ -13,6 +13,7 @@ use crate::copy_reads;
 use crate::error::{CommandError, Outcome};
 use crate::exclusive::Exclusive;
 use crate::groups::{self, Awaited, Reading};
+use crate::hot_keys::is_sampled;
 use crate::node::Node;
 use crate::resp::{Args, Reply};
 use crate::routing::Access;
@@ -568,6 +569,9 @@ fn run_keyed(
     }
     let Admitted { mut guard, is_copy } =
         admit_reader(context, slot, writes, || !writes).map_err(rejected)?;
+    if is_sampled(context.stats.commands_processed.get()) {
+        note_use(context, entry.command, args, writes);
+    }
     let mut given = groups::Given::new();
     if context.node.groups.is_on() {
         if writes {
@@ -601,6 +605,16 @@ fn run_keyed(
         evict(context);
     }
     Ok(Some(outcome))
+}
+
+/// One of the uses by which hot keys are found.
+#[cold]
+fn note_use(context: &Context<'_>, command: &Command, args: Args<'_>, writes: bool) {
+    if let Ok(mut keys) = command.keys.of(command.name, args)
+        && let Some(key) = keys.next()
+    {
+        context.space().hot_keys.note(key, writes, context.now_ms);
+    }
 }
 
 /// Tells the groups of what a client writes; the slot is locked.

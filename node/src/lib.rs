@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod governor;
 pub mod groups;
 pub mod heap;
+pub mod hot_keys;
 pub mod http;
 pub mod journal;
 pub mod logging;

@@ -694,3 +694,25 @@ fn a_connection_shows_what_it_has_queued_and_watches() {
     client.check("DISCARD", "+OK\r\n");
     assert!(looker.ask(&list).contains(" multi=-1 watch=0 "));
 }
+
+#[test]
+fn hot_keys_are_those_that_are_used_most() {
+    let server = TestServer::start(&Options::default());
+    let mut client = server.connect();
+    client.check("HOTKEYS", "*0\r\n");
+    client.check("HOTKEYS COUNT", "-ERR syntax error\r\n");
+    // For as long as it takes until a whole window was busy.
+    let found = (0..10_000).find_map(|_| {
+        for _ in 0..50 {
+            client.ask("GET hot");
+        }
+        client.ask("SET cold x");
+        let reply = client.ask("HOTKEYS COUNT 1");
+        reply.starts_with("*1\r\n").then_some(reply)
+    });
+    let found = found.unwrap();
+    assert!(
+        found.starts_with("*1\r\n*10\r\n$3\r\nkey\r\n$3\r\nhot\r\n$4\r\nslot\r\n:6093\r\n"),
+        "{found}"
+    );
+}

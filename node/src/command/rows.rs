@@ -9,8 +9,8 @@ mod sorted_sets;
 
 use super::{Command, Flags, Group, KeyAccess, Keys, Run};
 use crate::commands::{
-    acl, client, cluster, command_info, config, connection, counters, expiry, help, keys, keyspace, latency,
-    memory, server, slow_log, strings, tracking, transactions,
+    acl, client, cluster, command_info, config, connection, counters, expiry, help, hot_keys, keys, keyspace,
+    latency, memory, server, slow_log, strings, tracking, transactions,
 };
 use crate::error::Outcome;
 use crate::execute::{Context, Keyed};
@@ -514,6 +514,15 @@ const SERVER: &[Command] = &[
         ("dbsize", 1, RF.and(Flags::NO_SLOT)),
         ("1.0.0", "Returns how many keys the node has."),
         keyspace::dbsize,
+    ),
+    plain(
+        Group::Server,
+        ("hotkeys", -1, F.and(Flags::NO_SLOT)),
+        (
+            "1.0.0",
+            "Returns the keys that clients of this node used most in the last second.",
+        ),
+        hot_keys::hot_keys,
     ),
     plain(
         Group::Server,

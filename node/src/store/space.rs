@@ -18,6 +18,7 @@ use super::line::Line;
 use super::slot_map::SlotMap;
 use super::watch::Watches;
 use super::{Store, following, mixed};
+use crate::hot_keys::HotKeys;
 use crate::pubsub::PubSub;
 use crate::script::Cache;
 use crate::stats::Total;
@@ -61,6 +62,8 @@ pub struct Space {
     pub scripts: Mutex<Cache>,
     /// Its slowest commands of late.
     pub slow_log: SlowLog,
+    /// What its clients use most.
+    pub hot_keys: HotKeys,
     /// Keys that its transactions depend on.
     pub(super) watches: Watches,
     /// Slots that hold entries of it.
@@ -103,6 +106,7 @@ impl Space {
             },
             scripts: Mutex::new(if is_own { Cache::default() } else { Cache::small() }),
             slow_log: SlowLog::default(),
+            hot_keys: HotKeys::default(),
             watches: Watches::new(),
             occupied: SlotBitmap::new(),
             volatile: SlotBitmap::new(),

@@ -28,6 +28,7 @@ const OWN: &[&str] = &[
     "dbsize",
     "flushall",
     "flushdb",
+    "hotkeys",
     "keys",
     "randomkey",
     "scan",
