@@ -24,7 +24,7 @@ export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny sbom chart \
-	cluster-up cluster-down test-e2e test-scale bench soak chaos tenancy fuzz clean
+	cluster-up cluster-down test-e2e test-scale bench soak chaos groups tenancy fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +47,14 @@ generate: ## Write the CRDs' YAML from the types, and the list of commands from 
 	@cargo run --quiet --locked -p annulus-crds -- crds/generated charts/annulus/crd
 	UPDATE_DOCS=1 cargo test --quiet --locked -p annulus-node --test compatibility >/dev/null
 
-build: ## The two programs, static, as the images hold them
+build: ## The two programs and the example's origin, static, as the images hold them
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \
 		-p annulus-node -p annulus-operator
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \
+		-p annulus-tests --bin annulus-origin
 
-images: build ## Both images, into the development cluster (or the kind cluster of KUBECONFIG)
-	@for name in annulus-node annulus-operator; do
+images: build ## Both images and the example's origin, into the development cluster (or the kind cluster of KUBECONFIG)
+	@for name in annulus-node annulus-operator annulus-origin; do
 		tar=$$($(CLUSTER) build-image $$name:$(VERSION) $(STATIC)/$$name)
 		$(CLUSTER) load-image $$name:$(VERSION) $$tar
 	done
@@ -85,6 +87,9 @@ soak: ## One node at full load for MINUTES=30: fails on too much memory or any e
 	@cargo build --release --locked --quiet -p annulus-node -p annulus-bench
 	ulimit -n 8192
 	target/release/annulus-bench soak --minutes $(MINUTES)
+
+groups: ## Read-through groups on the cluster that is up: stampede, avalanche, penetration (SCENARIOS="stampede" for some); page and plot into docs/benchmarks
+	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-groups -- $(SCENARIOS)
 
 chaos: ## Faults and changes under load on the cluster that is up, each REPEAT=5 times (SCENARIOS="kill cut" for some); page and plot into docs/benchmarks
 	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-chaos -- $(REPEAT) $(SCENARIOS)

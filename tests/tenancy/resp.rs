@@ -3,20 +3,10 @@
 use std::net::SocketAddr;
 
 use annulus_tests::Binding;
+pub use annulus_tests::wire::command;
 use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-/// A command in the protocol's bytes.
-pub fn command(words: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend(format!("${}\r\n", word.len()).into_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
 
 /// A connection of that tenant.
 pub async fn connect(node: SocketAddr, binding: &Binding) -> Result<TcpStream> {

@@ -1,0 +1,111 @@
+//! A hundred thousand keys that are loaded together, and what the origin sees when their time is over.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use annulus_tests::{Test, repository};
+use anyhow::Result;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::plot::{Curve, curves};
+use crate::readers::{Places, Until, read};
+use crate::world::World;
+use crate::{Section, number};
+
+/// The soft TTL, or the only one.
+const TTL_SECONDS: u64 = 120;
+const JITTER_PERCENT: u64 = 50;
+/// So long it is looked at, from the first load on.
+const WATCHED: Duration = Duration::from_secs(290);
+const CONNECTIONS: usize = 24;
+
+struct Kind {
+    name: &'static str,
+    title: String,
+    spec: String,
+}
+
+pub async fn run(test: &Test) -> Result<Section> {
+    let keys = number("KEYS", 100_000)?;
+    let hard = 2 * TTL_SECONDS;
+    let kinds = [
+        Kind {
+            name: "plain",
+            title: format!("one TTL of {TTL_SECONDS} s"),
+            spec: format!("{{ttl: {{hard: {TTL_SECONDS}s, jitterPercent: 0}}}}"),
+        },
+        Kind {
+            name: "spread",
+            title: format!("soft TTL of {TTL_SECONDS} s, hard {hard} s, {JITTER_PERCENT} % of jitter"),
+            spec: format!(
+                "{{ttl: {{soft: {TTL_SECONDS}s, hard: {hard}s, jitterPercent: {JITTER_PERCENT}}}}}"
+            ),
+        },
+    ];
+    let mut section = Section {
+        text: format!(
+            "## Avalanche\n\n{keys} keys are loaded as fast as the readers can, and read over and over by {} connections. The \
+             steady rate is what the origin would be asked if all loads were spread evenly: keys by their mean TTL.\n\n\
+             ![Requests to the origin by second](groups-avalanche.svg)\n\n\
+             | group | loaded within, s | steady rate, 1/s | highest second behind that, 1/s | ratio | longest wait of 8 reads, ms | errors |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+            3 * CONNECTIONS
+        ),
+        is_kept: true,
+    };
+    let mut drawn = Vec::new();
+    for kind in &kinds {
+        let world = World::start(test).await?;
+        let http = "{timeout: 10s, maxConcurrent: 256}";
+        world.group(kind.name, http, &kind.spec).await?;
+        let all = (0..keys).map(|number| format!("{}:{number}", kind.name));
+        let places = Places::of(&world.cache, all).await?;
+        world.origin.set(&json!({})).await?;
+        world.origin.reset().await?;
+        let began = Instant::now();
+        read(&places, &world.password, CONNECTIONS, Until::Rounds(1)).await?;
+        let loaded = began.elapsed();
+        let seen = read(
+            &places,
+            &world.password,
+            CONNECTIONS,
+            Until::Moment(began + WATCHED),
+        )
+        .await?;
+        let figures = world.origin.figures().await?;
+        let is_spread = kind.name == "spread";
+        let mean_ttl = if is_spread {
+            TTL_SECONDS * (200 - JITTER_PERCENT) / 200
+        } else {
+            TTL_SECONDS
+        };
+        let steady = keys / mean_ttl;
+        let behind = usize::try_from(loaded.as_secs())? + 2;
+        let highest = figures.per_second.iter().skip(behind).max().copied().unwrap_or(0);
+        if is_spread {
+            section.is_kept &= highest <= 2 * steady;
+        }
+        let errors = seen.errors.load(Ordering::Relaxed);
+        section.is_kept &= errors == 0;
+        writeln!(
+            section.text,
+            "| {} | {} | {steady} | {highest} | **{}.{}** | {} | {errors} |",
+            kind.title,
+            loaded.as_secs(),
+            highest / steady,
+            highest % steady * 10 / steady,
+            seen.slowest_ms.load(Ordering::Relaxed),
+        )?;
+        drawn.push(Curve {
+            label: kind.title.clone(),
+            values: figures.per_second,
+            steady,
+        });
+        world.end().await?;
+    }
+    let svg = curves("Requests to the origin by second", &drawn);
+    std::fs::write(repository().join("docs/benchmarks/groups-avalanche.svg"), svg)?;
+    Ok(section)
+}
