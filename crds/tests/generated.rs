@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use annulus_crds::v1alpha1::{Reason, TenantReason};
+use annulus_crds::v1alpha1::{GroupReason, Reason, TenantReason};
 
 #[test]
 fn generated_yaml_is_fresh() {
@@ -22,7 +22,8 @@ fn every_reason_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = fs::read_to_string(root.join("docs/status.md")).unwrap();
     let reasons = Reason::ALL.map(Reason::as_str).into_iter();
-    for reason in reasons.chain(TenantReason::ALL.map(TenantReason::as_str)) {
+    let reasons = reasons.chain(TenantReason::ALL.map(TenantReason::as_str));
+    for reason in reasons.chain(GroupReason::ALL.map(GroupReason::as_str)) {
         assert!(
             page.contains(&format!("| `{reason}` |")),
             "docs/status.md lacks {reason}"

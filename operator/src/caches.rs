@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
@@ -157,6 +157,8 @@ pub struct Caches {
     pub clusters: Store<CacheCluster>,
     /// Their tenants.
     pub tenants: Store<CacheTenant>,
+    /// Their read-through groups.
+    pub groups: Store<CacheGroup>,
     /// Of every kind that is owned, what carries the operator's label.
     pub stateful_sets: Store<StatefulSet>,
     /// Pods of clusters.
@@ -221,6 +223,12 @@ impl Caches {
                 Concerns::Tenants,
                 |tenant: &CacheTenant| Some(ClusterKey::of_tenant(tenant)),
             ),
+            groups: watches.open(
+                watcher::Config::default(),
+                drop_managed_fields,
+                Concerns::Tenants,
+                |group: &CacheGroup| Some(ClusterKey::of_group(group)),
+            ),
             stateful_sets: watches.open(
                 owned.clone(),
                 note_foreign_writer,
@@ -260,6 +268,7 @@ impl Caches {
     pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
         self.clusters.wait_until_ready().await?;
         self.tenants.wait_until_ready().await?;
+        self.groups.wait_until_ready().await?;
         self.stateful_sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.services.wait_until_ready().await?;

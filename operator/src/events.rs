@@ -1,6 +1,6 @@
 //! Kubernetes Events, with static reasons.
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
 use annulus_ring::{ChangeReason, RingDocument};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -43,6 +43,10 @@ pub enum EventReason {
     TenantRefused,
     /// A user of a tenant has a new password.
     PasswordReplaced,
+    /// A group is followed from now on.
+    GroupAccepted,
+    /// A group is left out.
+    GroupRefused,
 }
 
 impl EventReason {
@@ -63,6 +67,8 @@ impl EventReason {
             Self::TenantAccepted => "TenantAccepted",
             Self::TenantRefused => "TenantRefused",
             Self::PasswordReplaced => "PasswordReplaced",
+            Self::GroupAccepted => "GroupAccepted",
+            Self::GroupRefused => "GroupRefused",
         }
     }
 
@@ -73,6 +79,7 @@ impl EventReason {
             | Self::NodeFailed
             | Self::InvalidSpec
             | Self::TenantRefused
+            | Self::GroupRefused
             | Self::RingRestored => EventType::Warning,
             _ => EventType::Normal,
         }
@@ -84,6 +91,7 @@ impl EventReason {
             Self::Autoscaled => "Scale",
             Self::InvalidSpec => "Validate",
             Self::TenantAccepted | Self::TenantRefused => "Bind",
+            Self::GroupAccepted | Self::GroupRefused => "Admit",
             Self::PasswordReplaced => "Rotate",
             _ => "AdvanceRing",
         }
@@ -126,6 +134,11 @@ impl Events {
     /// The same of a tenant, in its own namespace.
     pub fn publish_of_tenant(&self, tenant: &CacheTenant, reason: EventReason, note: String) {
         self.send(tenant.object_ref(&()), reason, None, note);
+    }
+
+    /// The same of a group, in its own namespace.
+    pub fn publish_of_group(&self, group: &CacheGroup, reason: EventReason, note: String) {
+        self.send(group.object_ref(&()), reason, None, note);
     }
 
     fn send(

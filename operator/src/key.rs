@@ -1,8 +1,8 @@
-//! Which cluster and which tenant is meant.
+//! Which cluster, which tenant and which group is meant.
 
 use std::fmt;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant, ClusterRef};
 use kube::runtime::reflector::ObjectRef;
 
 /// A cluster's namespace and name.
@@ -86,14 +86,54 @@ impl fmt::Display for TenantKey {
     }
 }
 
+/// A group's namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// The name of the `CacheGroup`.
+    pub name: String,
+}
+
+impl GroupKey {
+    /// The key of that name in that namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl From<&CacheGroup> for GroupKey {
+    fn from(group: &CacheGroup) -> Self {
+        let metadata = &group.metadata;
+        Self::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        )
+    }
+}
+
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 impl ClusterKey {
     /// The cluster that a tenant names.
     pub fn of_tenant(tenant: &CacheTenant) -> Self {
-        let reference = &tenant.spec.cluster_ref;
-        let own = || tenant.metadata.namespace.clone().unwrap_or_default();
-        Self::new(
-            reference.namespace.clone().unwrap_or_else(own),
-            reference.name.clone(),
-        )
+        Self::named(&tenant.spec.cluster_ref, tenant.metadata.namespace.as_deref())
+    }
+
+    /// The cluster that a group names.
+    pub fn of_group(group: &CacheGroup) -> Self {
+        Self::named(&group.spec.cluster_ref, group.metadata.namespace.as_deref())
+    }
+
+    fn named(reference: &ClusterRef, own: Option<&str>) -> Self {
+        let namespace = reference.namespace.as_deref().or(own);
+        Self::new(namespace.unwrap_or_default(), reference.name.clone())
     }
 }

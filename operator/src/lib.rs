@@ -19,6 +19,7 @@ pub mod controller;
 pub mod drift;
 pub mod events;
 pub mod execute;
+pub mod groups;
 pub mod http;
 pub mod key;
 pub mod leader;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use annulus_crds::v1alpha1::GroupReason;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -60,6 +61,14 @@ impl From<&ClusterKey> for ClusterLabels {
     }
 }
 
+/// Groups of one cluster that are told the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    namespace: String,
+    cluster: String,
+    reason: &'static str,
+}
+
 /// Every metric of the operator. Cloning shares them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -82,7 +91,16 @@ pub struct Metrics {
     tenants: Family<ClusterLabels, Gauge>,
     tenants_refused: Family<ClusterLabels, Gauge>,
     tenants_seconds: Histogram,
+    groups: Family<GroupLabels, Gauge>,
     reviews: Family<ReviewLabels, Counter>,
+}
+
+fn group_labels(key: &ClusterKey, reason: GroupReason) -> GroupLabels {
+    GroupLabels {
+        namespace: key.namespace.clone(),
+        cluster: key.name.clone(),
+        reason: reason.as_str(),
+    }
 }
 
 impl Default for Metrics {
@@ -107,6 +125,7 @@ impl Default for Metrics {
             tenants: Family::default(),
             tenants_refused: Family::default(),
             tenants_seconds: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0]),
+            groups: Family::default(),
             reviews: Family::default(),
         };
         let m = &metrics;
@@ -182,6 +201,11 @@ impl Metrics {
             "tenants_refused",
             "Tenants that a cluster doesn't take",
             self.tenants_refused.clone(),
+        );
+        registry.register(
+            "groups",
+            "Read-through groups of a cluster, by the reason of their condition Accepted",
+            self.groups.clone(),
         );
         registry.register_with_unit(
             "tenants_pass_duration",
@@ -274,6 +298,22 @@ impl Metrics {
             .set(refused.into());
     }
 
+    /// What the groups of a cluster are told in their condition Accepted.
+    pub fn count_groups(&self, key: &ClusterKey, reasons: impl Iterator<Item = GroupReason>) {
+        let reasons: Vec<GroupReason> = reasons.collect();
+        for reason in GroupReason::ALL {
+            let labels = group_labels(key, reason);
+            match reasons.iter().filter(|one| **one == reason).count() {
+                0 => drop(self.groups.remove(&labels)),
+                count => drop(
+                    self.groups
+                        .get_or_create(&labels)
+                        .set(i64::try_from(count).unwrap_or(i64::MAX)),
+                ),
+            }
+        }
+    }
+
     /// The webhook answered a question, or couldn't.
     pub fn reviewed(&self, path: &'static str, outcome: &'static str) {
         self.reviews.get_or_create(&ReviewLabels { path, outcome }).inc();
@@ -281,6 +321,7 @@ impl Metrics {
 
     /// The cluster is gone, and its series with it.
     pub fn forget(&self, key: &ClusterKey) {
+        self.count_groups(key, std::iter::empty());
         self.tenants.remove(&key.into());
         self.tenants_refused.remove(&key.into());
         self.ring_epoch.remove(&key.into());

@@ -85,6 +85,8 @@ pub struct ValidCluster {
     pub node_addresses: NodeAddresses,
     /// Who may have a tenant, and how much of the cluster.
     pub tenancy: ValidTenancy,
+    /// Hosts that groups of other namespaces may have their values from, as they are written.
+    pub allowed_origins: Vec<String>,
     /// The operator's own namespace, where it is known.
     pub operator_namespace: Option<String>,
     /// Where the password is.
@@ -318,6 +320,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         service_annotations: service.annotations,
         node_addresses: service.node_addresses.unwrap_or_default(),
         tenancy,
+        allowed_origins: spec.groups.clone().unwrap_or_default().allowed_origins,
         operator_namespace: installation.namespace.clone(),
         auth: auth(&key.name, spec),
         tls: tls::checked(spec),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use annulus_crds::v1alpha1::CacheTenant;
 use annulus_operator::build::secret::Password;
+use annulus_operator::groups::plan::Reach;
 use annulus_operator::key::TenantKey;
 use annulus_operator::tenants::ledger::{Ledger, RotationWish};
 use annulus_operator::tenants::plan::{BindingSeen, Seen, SeenTenant, TenantsPlan, plan};
@@ -51,6 +52,8 @@ fn decide(cluster: &ValidCluster, ledger: &Ledger, tenants: &[SeenTenant], now_m
         cluster,
         ledger,
         tenants,
+        groups: &[],
+        reach: Reach::Fenced,
         watched: None,
         versions_told: &[],
         last_id_told: 0,
@@ -423,6 +426,8 @@ fn seen<'a>(cluster: &'a ValidCluster, ledger: &'a Ledger, tenants: &'a [SeenTen
         cluster,
         ledger,
         tenants,
+        groups: &[],
+        reach: Reach::Fenced,
         watched: None,
         versions_told: &[],
         last_id_told: 0,

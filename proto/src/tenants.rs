@@ -388,7 +388,7 @@ mod tests {
             (vec![group(1, "a", "")], "keyPrefix"),
             (
                 vec![changed(|group| {
-                    group.origin.url_template = "http://{key}/".to_owned()
+                    group.origin.url_template = "http://{key}/".to_owned();
                 })],
                 "urlTemplate",
             ),

@@ -21,7 +21,7 @@ use crate::operator::{self, Operator};
 use crate::tenant::Tenant;
 use crate::wait::{seconds, until};
 
-const KINDS: &str = "cacheclusters,cachetenants,statefulsets,pods,services,configmaps,poddisruptionbudgets,serviceaccounts,endpointslices";
+const KINDS: &str = "cacheclusters,cachetenants,cachegroups,statefulsets,pods,services,configmaps,poddisruptionbudgets,serviceaccounts,endpointslices";
 
 /// A running test.
 pub struct Test {

@@ -49,3 +49,32 @@ pub const AUTH_SECRET_KEY: &str = "password";
 pub const TENANTS_MAX: u32 = 1_000;
 /// How long a tenant's old password works beside the new one.
 pub const ROTATION_OVERLAP_MS: u64 = 600_000;
+
+/// One request of a group to its origin takes no longer.
+pub const ORIGIN_TIMEOUT_MS: u64 = 2_000;
+/// How often a load that failed is tried again.
+pub const ORIGIN_RETRIES: u32 = 1;
+/// How long passes before the first of these.
+pub const ORIGIN_BACKOFF_MS: u64 = 100;
+/// How long passes at most before one of these.
+pub const ORIGIN_BACKOFF_MAX_MS: u64 = 2_000;
+/// A group's requests at a time in the whole cluster.
+pub const ORIGIN_CONCURRENT_MAX: u32 = 32;
+/// After how many failures in a row nothing is loaded for a while.
+pub const BREAKER_FAILURES: u32 = 5;
+/// For how long.
+pub const BREAKER_OPEN_MS: u64 = 10_000;
+/// By how many percent the lifetimes of a group's values differ at most.
+pub const GROUP_JITTER_PERCENT: u8 = 10;
+/// How long it is remembered that an origin doesn't have a key.
+pub const NEGATIVE_TTL_MS: u64 = 30_000;
+/// How long it is remembered that a key can't be loaded.
+pub const FAILURE_TTL_MS: u64 = 1_000;
+/// The longest value that a group loads.
+pub const GROUP_VALUE_BYTES_MAX: u64 = 1 << 20;
+/// How often a group's filter is made anew.
+pub const FILTER_REFRESH_MS: u64 = 600_000;
+/// For how many of a million absent keys the origin is asked all the same.
+pub const FILTER_FALSE_POSITIVES_PER_MILLION: u32 = 10_000;
+/// How many keys a filter takes.
+pub const FILTER_KEYS_MAX: u64 = 10_000_000;

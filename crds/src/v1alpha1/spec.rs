@@ -147,9 +147,31 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenancy: Option<Tenancy>,
 
+    /// What `CacheGroup`s, whose keys load themselves, may do here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Groups>,
+
     /// While true the operator changes nothing about this cluster; the nodes go on serving.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
+}
+
+/// What `CacheGroup`s may do.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Groups {
+    /// Hosts that nodes load values from for groups of other namespaces, beside the Services of the group's own: `api.example.com`,
+    /// or `*.example.com` for every host below it. Nodes connect to them from this namespace. Groups of this namespace may name
+    /// any host.
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^([*][.])?[A-Za-z0-9_\[:]([-A-Za-z0-9_.:\]]*[A-Za-z0-9_\]])?$")
+        )
+    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
 }
 
 /// Nodes of one kind: a StatefulSet of its own.

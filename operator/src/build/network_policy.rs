@@ -6,8 +6,9 @@
 //! | peer | the cluster's own pods, and operators |
 //! | http (health, metrics) | pods of the cluster's namespace and of those that `tenancy.metricsFrom` names, since metrics tell of all tenants; operators; everybody with `Open` |
 //!
-//! Nodes themselves open connections to their peers and to DNS only. Namespaces with a bound tenant are in a policy of their
-//! own, `<cluster>-tenants`, so that the two are written by one controller each: policies add up.
+//! Nodes themselves open connections to their peers and to DNS, and to the origins of groups. Namespaces with a bound tenant
+//! are in a policy of their own, `<cluster>-tenants`, and origins in `<cluster>-groups`, so that each is written by one
+//! controller: policies add up.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{metadata, pod_selector, selects};
+use crate::groups::origin::Destinations;
 use crate::validate::ValidCluster;
 
 const DNS_PORT: u16 = 53;
@@ -105,6 +107,46 @@ pub fn for_tenants(cluster: &ValidCluster, namespaces: &BTreeSet<String>) -> Net
                 vec![rule]
             }),
             egress: None,
+        }),
+    }
+}
+
+/// Name of the policy that lets nodes connect to origins.
+pub fn groups_name(cluster: &str) -> String {
+    format!("{cluster}-groups")
+}
+
+/// Lets nodes connect to where groups have their values from; nowhere where there are none.
+pub fn for_groups(cluster: &ValidCluster, destinations: &Destinations) -> NetworkPolicy {
+    let mut egress = Vec::new();
+    if !destinations.namespaces.is_empty() {
+        let named = LabelSelectorRequirement {
+            key: NAMESPACE_LABEL.to_owned(),
+            operator: "In".to_owned(),
+            values: Some(destinations.namespaces.iter().cloned().collect()),
+        };
+        egress.push(NetworkPolicyEgressRule {
+            ports: None,
+            to: Some(vec![pods_of(Some(LabelSelector {
+                match_expressions: Some(vec![named]),
+                match_labels: None,
+            }))]),
+        });
+    }
+    if !destinations.ports.is_empty() {
+        let ports = destinations.ports.iter();
+        egress.push(NetworkPolicyEgressRule {
+            ports: Some(ports.map(|number| port("TCP", *number)).collect()),
+            to: None,
+        });
+    }
+    NetworkPolicy {
+        metadata: metadata(cluster, groups_name(&cluster.key.name)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selects(pod_selector(&cluster.key.name))),
+            policy_types: Some(vec!["Egress".to_owned()]),
+            ingress: None,
+            egress: Some(egress),
         }),
     }
 }

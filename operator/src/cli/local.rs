@@ -1,4 +1,4 @@
-//! `annulus-operator local`: a `CacheCluster` and its tenants from a file as node processes on loopback, without Kubernetes.
+//! `annulus-operator local`: a `CacheCluster`, its tenants and its groups from a file as node processes on loopback, without Kubernetes.
 //!
 //! The same validation, the same planning and the same peer protocol as on Kubernetes; only who starts the
 //! processes, and where the ring document is kept (in memory), differ. The file is read again when it
@@ -23,14 +23,16 @@ use crate::node_client::{Hub, Snapshot};
 use crate::plan;
 use crate::validate::{ValidCluster, ValidTls};
 
+mod bindings;
 mod certificates;
 mod file;
+mod groups;
 mod replace;
 mod tenants;
 
 use certificates::Certificates;
 use file::{File, parse};
-use tenants::Tenants;
+use tenants::{Tenants, WITHOUT_FOLDER};
 
 /// How often the file is looked at and dead processes are started again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -46,7 +48,8 @@ const NODES_MAX: usize = 64;
 /// Run a `CacheCluster` of a file as processes on loopback.
 #[derive(Debug, Args)]
 pub struct LocalArgs {
-    /// YAML with one `CacheCluster`, and the `CacheTenant`s and `Namespace`s that go with it; read again when it changes.
+    /// YAML with one `CacheCluster`, and the `CacheTenant`s, `CacheGroup`s, `Namespace`s and `Secret`s that go with it; read again
+    /// when it changes.
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
 
@@ -69,16 +72,12 @@ pub async fn run(args: LocalArgs) -> Result<(), String> {
     let (wake, woken) = mpsc::unbounded_channel();
     let text = read(&args.file)?;
     let content = parse(&text).map_err(|problem| format!("{}: {problem}", args.file.display()))?;
-    let tenants = args
-        .state_dir
-        .as_deref()
-        .map(|folder| Tenants::open(folder, args.port, &content.cluster.uid))
-        .transpose()?;
-    if tenants.is_none() && !content.tenants.is_empty() {
-        return Err(
-            "say with --state-dir DIR where the CacheTenants' credentials are to be written".to_owned(),
-        );
-    }
+    let uid = &content.cluster.uid;
+    let tenants = match &args.state_dir {
+        Some(folder) => Tenants::open(folder, args.port, uid)?,
+        None if content.tenants.is_empty() => Tenants::in_memory(uid),
+        None => return Err(WITHOUT_FOLDER.to_owned()),
+    };
     let certificates = Certificates::new(args.state_dir);
     let local = Local {
         certificates,
@@ -112,7 +111,7 @@ struct Local {
     file: PathBuf,
     text: String,
     content: File,
-    tenants: Option<Tenants>,
+    tenants: Tenants,
     tenants_said: Vec<String>,
     nodes: BTreeMap<NodeId, Process>,
     /// Nodes whose process ended, until the next one answers.
@@ -177,9 +176,7 @@ impl Local {
                     }
                     Ok(content) if content.cluster.key == self.key => {
                         self.content = content;
-                        if let Some(tenants) = &mut self.tenants {
-                            tenants.look_soon();
-                        }
+                        self.tenants.look_soon();
                     }
                     Ok(content) => say(&format!(
                         "not taken over: the name changed from {} to {}",
@@ -295,11 +292,11 @@ impl Local {
         if let Some(bytes) = pool.and_then(|pool| pool.memory_max_bytes) {
             command.args(["--max-memory", &bytes.to_string()]);
         }
-        if let Some(tenants) = &self.tenants {
-            command.env("ANNULUS_TENANTS_FILE", tenants.document_file());
-            if let Some(password) = tenants.password_file(&self.content.cluster.auth)? {
-                command.env("ANNULUS_PASSWORD_FILE", password);
-            }
+        if let Some(document) = self.tenants.document_file() {
+            command.env("ANNULUS_TENANTS_FILE", document);
+        }
+        if let Some(password) = self.tenants.password_file(&self.content.cluster.auth)? {
+            command.env("ANNULUS_PASSWORD_FILE", password);
         }
         let child = command.spawn().map_err(|error| {
             format!("can't start {}: {error}; build it with cargo build --release -p annulus-node, or name it with --node", self.program.display())
@@ -336,11 +333,9 @@ impl Local {
         self.step_tenants(&snapshot).await
     }
 
-    /// The tenants as the file says, in their files first and then in the nodes.
+    /// The tenants and groups as the file says, in their files first and then in the nodes.
     async fn step_tenants(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        let Some(tenants) = &mut self.tenants else {
-            return Ok(());
-        };
+        let tenants = &mut self.tenants;
         let versions = snapshot.reports.values().map(|report| report.tenants_version);
         let said = tenants.step(&self.content, &versions.collect::<Vec<_>>())?;
         for line in said.iter().filter(|line| !self.tenants_said.contains(line)) {

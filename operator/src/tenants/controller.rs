@@ -23,7 +23,7 @@ const BACKOFF_MAX: Duration = Duration::from_mins(1);
 /// What is worth a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wake {
-    /// The cluster or a tenant of it changed.
+    /// The cluster, a tenant or a group of it changed.
     Cluster(ClusterKey),
     /// The labels of a namespace may have changed.
     Namespace(String),
@@ -96,7 +96,7 @@ async fn one(shell: Arc<Tenancy>, key: ClusterKey) -> (ClusterKey, Result<Durati
     (key, outcome.unwrap_or(Err(TenantsError::Timeout(PASS_MAX))))
 }
 
-/// When to look again; `None` for a cluster that is gone and has no tenants.
+/// When to look again; `None` for a cluster that is gone and has neither tenants nor groups.
 fn after(
     shell: &Tenancy,
     key: &ClusterKey,
@@ -106,7 +106,9 @@ fn after(
     match outcome {
         Ok(delay) => {
             failures.remove(key);
-            let is_wanted = shell.cluster(key).is_some() || !shell.tenants_of(key).is_empty();
+            let is_wanted = shell.cluster(key).is_some()
+                || !shell.tenants_of(key).is_empty()
+                || !shell.groups_of(key).is_empty();
             is_wanted.then_some(delay)
         }
         Err(error) => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, CacheTenantStatus};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant, CacheTenantStatus};
 use annulus_proto::tenants::TenantId;
 use annulus_ring::ClusterUid;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,6 +18,7 @@ use super::ledger::{Ledger, RotationWish};
 use crate::build::binding::Endpoint;
 use crate::caches::Namespaces;
 use crate::context::Context;
+use crate::groups;
 use crate::key::{ClusterKey, TenantKey};
 
 /// What every pass shares.
@@ -54,6 +55,8 @@ pub struct Remembered {
     pub changed: HashMap<TenantId, u64>,
     /// The statuses that were written last: caches may not show them yet.
     pub told: HashMap<TenantKey, Told>,
+    /// What is remembered of its groups.
+    pub groups: groups::tell::Remembered,
     /// The highest version that nodes should have, and whether all had it.
     pub distributed: bool,
 }
@@ -119,6 +122,18 @@ impl Tenancy {
             .flat_map(|store| {
                 store.state_filter(|tenant| {
                     tenant.metadata.deletion_timestamp.is_none() && ClusterKey::of_tenant(tenant) == *key
+                })
+            })
+            .collect()
+    }
+
+    /// Every `CacheGroup` that names the cluster and is not being deleted.
+    pub fn groups_of(&self, key: &ClusterKey) -> Vec<Arc<CacheGroup>> {
+        let stores = self.scopes.iter().map(|scope| &scope.caches.groups);
+        stores
+            .flat_map(|store| {
+                store.state_filter(|group| {
+                    group.metadata.deletion_timestamp.is_none() && ClusterKey::of_group(group) == *key
                 })
             })
             .collect()

@@ -13,7 +13,8 @@ use super::admission::{Labels, Others, Refusal, agree, fits, may_bind};
 use super::ledger::{self, Ledger, Note, bytes_of};
 use super::validate::{ValidTenant, ValidUser};
 use crate::build::secret::Password;
-use crate::key::TenantKey;
+use crate::groups::plan::{self as groups, GroupVerdict, Reach, SeenGroup};
+use crate::key::{GroupKey, TenantKey};
 use crate::validate::{InvalidSpec, ValidCluster};
 
 /// So far above the stored version one that a node tells may be: even with a change each millisecond that takes weeks.
@@ -63,7 +64,11 @@ pub struct Seen<'a> {
     pub ledger: &'a Ledger,
     /// Every `CacheTenant` that names the cluster.
     pub tenants: &'a [SeenTenant],
-    /// The namespaces whose `CacheTenant`s the operator sees; `None` for all.
+    /// Every `CacheGroup` that names the cluster.
+    pub groups: &'a [SeenGroup],
+    /// Where groups may have their values from.
+    pub reach: Reach,
+    /// The namespaces whose `CacheTenant`s and `CacheGroup`s the operator sees; `None` for all.
     pub watched: Option<&'a BTreeSet<String>>,
     /// The versions that nodes tell. Those that are not [believable](is_believable) don't count.
     pub versions_told: &'a [u64],
@@ -79,6 +84,8 @@ pub struct TenantsPlan {
     pub next: Option<Ledger>,
     /// What is said to each tenant.
     pub verdicts: BTreeMap<TenantKey, Verdict>,
+    /// What is said to each group.
+    pub groups: BTreeMap<GroupKey, GroupVerdict>,
     /// The bindings to be written once the document is with the nodes.
     pub writes: Vec<BindingWrite>,
     /// When time alone changes the decision, in milliseconds since 1970.
@@ -161,6 +168,7 @@ impl<'a> Work<'a> {
             plan: TenantsPlan {
                 next: None,
                 verdicts: BTreeMap::new(),
+                groups: BTreeMap::new(),
                 writes: Vec::new(),
                 look_again_ms: None,
             },
@@ -437,8 +445,24 @@ impl<'a> Work<'a> {
             tenants.push(tenant);
             notes.insert(id, note);
         }
+        let around = groups::Around {
+            cluster: self.seen.cluster,
+            tenants: &tenants,
+            cache_tenants: &self
+                .seen
+                .tenants
+                .iter()
+                .map(|tenant| tenant.key.clone())
+                .collect(),
+            before: &before.groups,
+            watched: self.seen.watched,
+            reach: self.seen.reach,
+            bytes_max: ledger::BYTES_MAX.saturating_sub(self.ledger_bytes),
+        };
+        let (groups, verdicts) = groups::plan(&around, self.seen.groups);
+        self.plan.groups = verdicts;
         let mut document = before.clone();
-        (document.tenants, document.next_id) = (tenants, self.next_id);
+        (document.tenants, document.groups, document.next_id) = (tenants, groups, self.next_id);
         let told = self.seen.versions_told.iter().copied();
         let told = told.filter(|told| is_believable(before.version, *told)).max();
         let highest = before.version.max(told.unwrap_or_default());

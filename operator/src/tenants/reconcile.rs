@@ -1,10 +1,13 @@
-//! One pass over all tenants of a cluster: observe, plan, store, tell the nodes, write the bindings, admit, tell the tenants.
+//! One pass over all tenants and groups of a cluster: observe, plan, store, tell the nodes, write the bindings, admit, tell
+//! the tenants and the groups.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason};
+use annulus_crds::v1alpha1::{
+    CacheCluster, CacheGroup, CacheTenant, CacheTenantStatus, NetworkPolicyMode, TenantReason,
+};
 use annulus_proto::tenants::TenantId;
 use annulus_ring::NodeId;
 use futures::StreamExt;
@@ -32,7 +35,9 @@ use crate::build::secret::Password;
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
 use crate::events::EventReason;
-use crate::key::{ClusterKey, TenantKey};
+use crate::groups::plan::Reach as OriginReach;
+use crate::groups::{origin, secrets, tell as groups};
+use crate::key::{ClusterKey, GroupKey, TenantKey};
 use crate::node_client::Snapshot;
 use crate::validate::{ValidCluster, validate};
 
@@ -93,6 +98,14 @@ pub enum TenantsError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// A group's status can't be written.
+    #[error("can't write the status of CacheGroup {group}: {source}")]
+    GroupStatus {
+        /// Whose.
+        group: GroupKey,
+        /// Why.
+        source: Box<kube::Error>,
+    },
     /// It took too long.
     #[error("not done within {0:?}")]
     Timeout(Duration),
@@ -118,14 +131,24 @@ impl TenantsError {
             Self::Password(_) => "password",
             Self::Apply(_) => "apply",
             Self::Status { .. } => "status",
+            Self::GroupStatus { .. } => "group_status",
             Self::Timeout(_) => "timeout",
         }
     }
 }
 
-/// Looks after all tenants of a cluster. Returns after which time to look again without a cause.
+/// What names a cluster.
+struct Objects {
+    tenants: Vec<Arc<CacheTenant>>,
+    groups: Vec<Arc<CacheGroup>>,
+}
+
+/// Looks after all tenants and groups of a cluster. Returns after which time to look again without a cause.
 pub async fn pass(shell: &Tenancy, key: &ClusterKey) -> Result<Duration, TenantsError> {
-    let objects = shell.tenants_of(key);
+    let objects = Objects {
+        tenants: shell.tenants_of(key),
+        groups: shell.groups_of(key),
+    };
     let remembered = shell.remembered(key);
     let mut remembered = remembered.lock().await;
     let Some((ctx, object)) = shell.cluster(key) else {
@@ -165,7 +188,7 @@ pub async fn pass(shell: &Tenancy, key: &ClusterKey) -> Result<Duration, Tenants
         };
     }
     let never_had_any = remembered.read_at.is_some() && remembered.stored.is_none();
-    if objects.is_empty() && never_had_any {
+    if objects.tenants.is_empty() && objects.groups.is_empty() && never_had_any {
         return Ok(RECHECK);
     }
     let outcome = look_after(shell, ctx, &object, &cluster, &objects, &mut remembered).await;
@@ -181,7 +204,10 @@ async fn look_after(
     ctx: &Context,
     object: &CacheCluster,
     cluster: &ValidCluster,
-    objects: &[Arc<CacheTenant>],
+    Objects {
+        tenants: objects,
+        groups: group_objects,
+    }: &Objects,
     remembered: &mut Remembered,
 ) -> Result<Duration, TenantsError> {
     let key = &cluster.key;
@@ -189,6 +215,7 @@ async fn look_after(
     let (endpoint, is_complete) = endpoint::look(ctx, cluster, remembered).await?;
     let about = (&ledger, &endpoint);
     let (tenants, found) = observe::tenants(shell, &ctx.client, cluster, objects, about, remembered).await?;
+    let groups = groups::see(&ctx.client, cluster, group_objects, &mut remembered.groups).await?;
     let now = Timestamp::now();
     let snapshot = ctx.hub.snapshot(key);
     let told = object.status.as_ref().and_then(|status| status.tenants.as_ref());
@@ -198,6 +225,8 @@ async fn look_after(
         cluster,
         ledger: &ledger,
         tenants: &tenants,
+        groups: &groups,
+        reach: OriginReach::Fenced,
         watched: shell.watched.as_ref(),
         versions_told: &versions_told,
         last_id_told: told.map_or(0, |told| told.last_id),
@@ -207,6 +236,7 @@ async fn look_after(
     let TenantsPlan {
         next,
         mut verdicts,
+        groups: group_verdicts,
         writes,
         look_again_ms,
     } = plan(&seen, draw)?;
@@ -245,16 +275,7 @@ async fn look_after(
         .filter(|place| drawn.contains(&place.1) && found.live.contains_key(place))
         .collect();
     let passing = bindings::write(&ctx.client, &ctx.metrics, all, &found.live, remembered).await;
-    for place in replaced {
-        let object = objects
-            .iter()
-            .find(|object| TenantKey::from(object.as_ref()) == place.0);
-        if let Some(object) = object.filter(|_| remembered.checked.contains_key(&place)) {
-            let note = format!("user {} has a new password", place.1);
-            ctx.events
-                .publish_of_tenant(object, EventReason::PasswordReplaced, note);
-        }
-    }
+    announce_passwords(ctx, objects, replaced, remembered);
     let must_retry = !passing.is_empty();
     let refused = remembered.refused.iter();
     let refused = refused.map(|((tenant, _), (_, refusal))| (tenant.clone(), refusal.clone()));
@@ -265,26 +286,52 @@ async fn look_after(
     }
     // Who is told what must not wait for a policy that the API server refuses.
     let admitted = admit(ctx, cluster, &current, &verdicts).await;
+    let let_out = let_out(ctx, cluster, &current).await;
     tell_tenants(
         shell, ctx, key, objects, &verdicts, &snapshot, &current, remembered,
     )
     .await?;
     tell_cluster(shell, ctx, key, &tenants, &verdicts, &current);
+    let decided = (&group_verdicts, current.document.version);
+    let of_groups = &mut remembered.groups;
+    groups::tell_groups(shell, ctx, key, group_objects, decided, &snapshot, of_groups).await?;
     admitted?;
+    let_out?;
     remembered.distributed =
         snapshot.reports.is_empty() || behind(&snapshot, current.document.version).is_empty();
     let waits = must_retry || !remembered.distributed || snapshot.connecting;
     let refused = (!remembered.refused.is_empty()).then_some(bindings::TRY_AGAIN);
+    let lacks_secret = groups.iter().any(|group| group.headers.is_err());
     let by_time = look_again_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(seen.now_ms).max(10)));
     Ok(by_time
         .into_iter()
         .chain(waits.then_some(RECHECK_SOON))
         .chain(refused)
         .chain((!is_complete).then_some(endpoint::LOOK_AGAIN))
+        .chain(lacks_secret.then_some(secrets::LOOK_AGAIN))
         .fold(RECHECK, Duration::min))
 }
 
-/// Remembers in which version each tenant changed: only those wait for the nodes to have it.
+/// Tells those whose Secrets were there before and hold another password now.
+fn announce_passwords(
+    ctx: &Context,
+    objects: &[Arc<CacheTenant>],
+    replaced: Vec<(TenantKey, String)>,
+    remembered: &Remembered,
+) {
+    for place in replaced {
+        let object = objects
+            .iter()
+            .find(|object| TenantKey::from(object.as_ref()) == place.0);
+        if let Some(object) = object.filter(|_| remembered.checked.contains_key(&place)) {
+            let note = format!("user {} has a new password", place.1);
+            ctx.events
+                .publish_of_tenant(object, EventReason::PasswordReplaced, note);
+        }
+    }
+}
+
+/// Remembers in which version each tenant and each group changed: only those wait for the nodes to have it.
 fn note_changes(before: &Ledger, next: &Ledger, remembered: &mut Remembered) {
     let known: BTreeMap<TenantId, _> = before
         .document
@@ -297,12 +344,29 @@ fn note_changes(before: &Ledger, next: &Ledger, remembered: &mut Remembered) {
             remembered.changed.insert(tenant.id, next.document.version);
         }
     }
+    remembered.groups.note_changes(
+        &before.document.groups,
+        &next.document.groups,
+        next.document.version,
+    );
     remembered.changed.retain(|id, _| {
         next.document
             .tenants
             .binary_search_by_key(id, |tenant| tenant.id)
             .is_ok()
     });
+}
+
+/// Applies the policy that lets nodes connect to the origins of groups, where there is or was one.
+async fn let_out(ctx: &Context, cluster: &ValidCluster, ledger: &Ledger) -> Result<(), TenantsError> {
+    let destinations = origin::destinations(&cluster.key, &ledger.document.groups);
+    let name = network_policy::groups_name(&cluster.key.name);
+    let reference = ObjectRef::new(&name).within(&cluster.key.namespace);
+    if ledger.document.groups.is_empty() && ctx.caches.network_policies.get(&reference).is_none() {
+        return Ok(());
+    }
+    apply::network_policy(ctx, cluster, network_policy::for_groups(cluster, &destinations)).await?;
+    Ok(())
 }
 
 fn versions(snapshot: &Snapshot) -> impl Iterator<Item = u64> + '_ {
@@ -318,7 +382,8 @@ fn warn_of_unbelievable(key: &ClusterKey, snapshot: &Snapshot, stored: u64) {
     }
 }
 
-fn behind(snapshot: &Snapshot, version: u64) -> Vec<NodeId> {
+/// The nodes that don't have that version yet.
+pub(crate) fn behind(snapshot: &Snapshot, version: u64) -> Vec<NodeId> {
     let reports = snapshot.reports.iter();
     let behind = reports.filter(|(_, report)| report.tenants_version < version);
     behind.map(|(id, _)| id.clone()).collect()
@@ -477,12 +542,12 @@ fn change(
     })
 }
 
-/// Tells the chosen tenants that nothing can be done.
+/// Tells the chosen tenants, and the groups, that nothing can be done.
 async fn block(
     shell: &Tenancy,
     remembered: &mut Remembered,
     key: &ClusterKey,
-    objects: &[Arc<CacheTenant>],
+    objects: &Objects,
     refusal: &Refusal,
     concerns: impl Fn(&CacheTenant) -> bool,
 ) -> Result<(), TenantsError> {
@@ -490,12 +555,13 @@ async fn block(
         return Ok(());
     };
     let mut news = Vec::new();
-    for object in objects.iter().filter(|object| concerns(object)) {
+    for object in objects.tenants.iter().filter(|object| concerns(object)) {
         let tenant = TenantKey::from(object.as_ref());
         let previous = previous(object, &tenant, remembered);
         news.extend(change(object, tenant, key, &previous, &Outcome::Blocked(refusal)));
     }
-    tell(shell, ctx, news, remembered).await
+    tell(shell, ctx, news, remembered).await?;
+    groups::block(shell, key, &objects.groups, refusal, &mut remembered.groups).await
 }
 
 async fn tell(
@@ -587,7 +653,8 @@ fn tell_cluster(
     }
 }
 
-fn names(nodes: &[NodeId]) -> String {
+/// Some of their names, for a message.
+pub(crate) fn names(nodes: &[NodeId]) -> String {
     let shown: Vec<_> = nodes.iter().take(NAMES_MAX).map(ToString::to_string).collect();
     match nodes.len().saturating_sub(NAMES_MAX) {
         0 => shown.join(", "),

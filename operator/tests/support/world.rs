@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
 use annulus_operator::caches::{Caches, FOREIGN_WRITER_ANNOTATION, Namespaces, Zones};
 use annulus_operator::context::{Context, Memory, Summaries};
 use annulus_operator::events::Events;
@@ -58,6 +58,7 @@ pub struct World {
 struct Writers {
     clusters: Writer<CacheCluster>,
     tenants: Writer<CacheTenant>,
+    groups: Writer<CacheGroup>,
     namespaces: Writer<PartialObjectMeta<Namespace>>,
     stateful_sets: Writer<StatefulSet>,
     pods: Writer<Pod>,
@@ -94,6 +95,7 @@ impl World {
         let metrics = Metrics::default();
         let (clusters, cluster_writer) = reflector::store();
         let (tenants, tenant_writer) = reflector::store();
+        let (groups, group_writer) = reflector::store();
         let (namespaces, namespace_writer) = reflector::store();
         let (stateful_sets, stateful_set_writer) = reflector::store();
         let (pods, pod_writer) = reflector::store();
@@ -108,6 +110,7 @@ impl World {
             caches: Caches {
                 clusters,
                 tenants,
+                groups,
                 stateful_sets,
                 pods,
                 services,
@@ -138,6 +141,7 @@ impl World {
         let writers = Writers {
             clusters: cluster_writer,
             tenants: tenant_writer,
+            groups: group_writer,
             namespaces: namespace_writer,
             stateful_sets: stateful_set_writer,
             pods: pod_writer,
@@ -168,6 +172,7 @@ impl World {
         let writers = &mut self.writers;
         fill(&mut writers.clusters, self.api.list("/cacheclusters/"));
         fill(&mut writers.tenants, self.api.list("/cachetenants/"));
+        fill(&mut writers.groups, self.api.list("/cachegroups/"));
         fill(
             &mut writers.namespaces,
             self.api.list("/api/v1/namespace-objects/"),
@@ -229,19 +234,28 @@ impl World {
         self.api.put(&path, object);
     }
 
+    /// Adds or replaces a group of the cluster with that spec beside its `clusterRef` and its TTL, in YAML's flow style.
+    pub fn group(&self, namespace: &str, name: &str, generation: i64, spec: &str) {
+        let path = group_path(namespace, name);
+        let before = self.api.get(&path);
+        let text = format!(
+            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheGroup, metadata: {{name: {name}, namespace: {namespace}, generation: {generation}, uid: g-{namespace}-{name}}}, spec: {{clusterRef: {{name: demo, namespace: shop}}, ttl: {{hard: 10m}}, {spec}}}}}"
+        );
+        let mut object: Value = serde_yaml::from_str(&text).unwrap();
+        if let Some(before) = before {
+            object["status"] = before["status"].clone();
+        }
+        self.api.put(&path, object);
+    }
+
+    /// A group's condition: status, reason and message.
+    pub fn group_condition(&self, namespace: &str, name: &str, type_: &str) -> (String, String, String) {
+        condition_of(&self.api.get(&group_path(namespace, name)).unwrap(), type_)
+    }
+
     /// A tenant's condition: status, reason and message.
     pub fn tenant_condition(&self, namespace: &str, name: &str, type_: &str) -> (String, String, String) {
-        let tenant = self.api.get(&tenant_path(namespace, name)).unwrap();
-        let conditions = tenant["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let found = conditions
-            .into_iter()
-            .find(|condition| condition["type"] == type_);
-        let found = found.unwrap_or_default();
-        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
-        (text("status"), text("reason"), text("message"))
+        condition_of(&self.api.get(&tenant_path(namespace, name)).unwrap(), type_)
     }
 
     /// Reconciles until nothing is written any more.
@@ -344,6 +358,24 @@ impl World {
 /// Where a tenant is.
 pub fn tenant_path(namespace: &str, name: &str) -> String {
     format!("/apis/annulus.dev/v1alpha1/namespaces/{namespace}/cachetenants/{name}")
+}
+
+/// Where a group is.
+pub fn group_path(namespace: &str, name: &str) -> String {
+    format!("/apis/annulus.dev/v1alpha1/namespaces/{namespace}/cachegroups/{name}")
+}
+
+fn condition_of(object: &Value, type_: &str) -> (String, String, String) {
+    let conditions = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let found = conditions
+        .into_iter()
+        .find(|condition| condition["type"] == type_);
+    let found = found.unwrap_or_default();
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"), text("message"))
 }
 
 fn fill<K>(writer: &mut Writer<K>, objects: Vec<Value>)

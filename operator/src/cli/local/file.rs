@@ -1,9 +1,12 @@
-//! The file that the local mode runs: one `CacheCluster`, and any number of `CacheTenant`s and `Namespace`s.
+//! The file that the local mode runs: one `CacheCluster`, and any number of `CacheTenant`s, `CacheGroup`s, `Namespace`s and
+//! `Secret`s.
 
 use std::collections::BTreeMap;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
-use k8s_openapi::api::core::v1::Namespace;
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
@@ -19,13 +22,18 @@ const NAMESPACE: &str = "default";
 pub(super) struct File {
     pub(super) cluster: ValidCluster,
     pub(super) tenants: Vec<CacheTenant>,
+    /// In the order of the file.
+    pub(super) groups: Vec<CacheGroup>,
+    /// What Secrets hold, by namespace and name.
+    pub(super) secrets: BTreeMap<(String, String), BTreeMap<String, ByteString>>,
     /// Labels of the namespaces that are written; others have none.
     pub(super) namespaces: BTreeMap<String, Labels>,
 }
 
 /// Reads the YAML documents of a file.
 pub(super) fn parse(text: &str) -> Result<File, String> {
-    let (mut cluster, mut tenants) = (None, Vec::new());
+    let (mut cluster, mut tenants, mut groups) = (None, Vec::new(), Vec::new());
+    let mut secrets = BTreeMap::new();
     let mut namespaces = BTreeMap::<String, Labels>::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         let value = Value::deserialize(document).map_err(|error| format!("no YAML: {error}"))?;
@@ -33,7 +41,24 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
             None if value.is_null() => {}
             Some("CacheCluster") if cluster.is_none() => cluster = Some(read::<CacheCluster>(value)?),
             Some("CacheCluster") => return Err("more than one CacheCluster: leave one".to_owned()),
-            Some("CacheTenant") => tenants.push(tenant(read(value)?)),
+            Some("CacheTenant") => {
+                let mut tenant = read::<CacheTenant>(value)?;
+                place(&mut tenant.metadata);
+                tenants.push(tenant);
+            }
+            Some("CacheGroup") => {
+                let mut group = read::<CacheGroup>(value)?;
+                place(&mut group.metadata);
+                groups.push(group);
+            }
+            Some("Secret") => {
+                let mut secret = read::<Secret>(value)?;
+                let key = place(&mut secret.metadata);
+                let mut data = secret.data.unwrap_or_default();
+                let texts = secret.string_data.unwrap_or_default().into_iter();
+                data.extend(texts.map(|(key, text)| (key, ByteString(text.into_bytes()))));
+                secrets.insert(key, data);
+            }
             Some("Namespace") => {
                 let metadata = read::<Namespace>(value)?.metadata;
                 let labels = metadata.labels.unwrap_or_default();
@@ -41,7 +66,7 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
             }
             kind => {
                 return Err(format!(
-                    "{} is not for the local mode: write a CacheCluster, CacheTenants and Namespaces",
+                    "{} is not for the local mode: write a CacheCluster, CacheTenants, CacheGroups, Namespaces and Secrets",
                     kind.unwrap_or("a document without a kind")
                 ));
             }
@@ -62,6 +87,8 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
     Ok(File {
         cluster,
         tenants,
+        groups,
+        secrets,
         namespaces,
     })
 }
@@ -75,14 +102,15 @@ fn read<K: DeserializeOwned>(value: Value) -> Result<K, String> {
     serde_yaml::from_value(value).map_err(|error| format!("no {kind}: {error}"))
 }
 
-fn tenant(mut tenant: CacheTenant) -> CacheTenant {
-    let metadata = &mut tenant.metadata;
-    let namespace = metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
-    metadata.uid = Some(format!(
-        "local-{namespace}-{}",
-        metadata.name.as_deref().unwrap_or_default()
-    ));
-    tenant
+/// Says where and which one an object is that may not say so itself. Returns its namespace and name.
+fn place(metadata: &mut ObjectMeta) -> (String, String) {
+    let namespace = metadata
+        .namespace
+        .get_or_insert_with(|| NAMESPACE.to_owned())
+        .clone();
+    let name = metadata.name.clone().unwrap_or_default();
+    metadata.uid = Some(format!("local-{namespace}-{name}"));
+    (namespace, name)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Tenants without Kubernetes: the same decisions, with files of a folder where Secrets would be.
+//! Tenants and groups without Kubernetes: the same decisions, with files of a folder where Secrets would be. Without a folder
+//! there are only groups of the cluster's own keyspace, and the document is in memory alone.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -7,8 +8,7 @@
 //! | `bindings/<namespace>-<name>.yaml` | a tenant's binding, as a Secret; those of further users end with `.<user>` |
 //! | `password` | the cluster's own password, unless `auth.disabled` is true |
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,29 +17,31 @@ use annulus_crds::v1alpha1::{CacheTenant, defaults};
 use annulus_proto::tenants::{TENANTS_DOCUMENT_KEY, TenantsDocument};
 use annulus_ring::ClusterUid;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::TLS_PORT_OFFSET;
+use super::bindings::Bindings;
 use super::file::File;
+use super::groups;
 use super::replace::replace;
-use crate::build::binding::{self, Binding, Endpoint, PASSWORD_KEY};
 use crate::build::secret::Password;
+use crate::groups::plan::Reach;
 use crate::key::{ClusterKey, TenantKey};
-use crate::pki::{AUTHORITIES, CERTIFICATE, Files, KEY};
 use crate::tenants::ledger::{Ledger, NOTES_KEY};
-use crate::tenants::plan::{BindingSeen, Seen, SeenTenant, TenantsPlan, plan};
-use crate::tenants::validate::{ValidTenant, ValidUser, validate};
-use crate::validate::{ValidAuth, ValidTls};
+use crate::tenants::plan::{Seen, SeenTenant, TenantsPlan, plan};
+use crate::tenants::validate::{ValidTenant, validate};
+use crate::validate::ValidAuth;
+
+/// What a person is told who wants tenants and gives no folder.
+pub(super) const WITHOUT_FOLDER: &str =
+    "say with --state-dir DIR where the CacheTenants' credentials are to be written";
 
 /// How often the bindings are looked at without a cause.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The tenants of the one cluster.
 pub(super) struct Tenants {
-    folder: PathBuf,
-    port: u16,
+    bindings: Option<Bindings>,
     ledger: Ledger,
     looked_at: Option<Instant>,
     /// When time alone changes something, in milliseconds since 1970.
@@ -47,6 +49,16 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
+    /// None yet, and no folder for what they would be given.
+    pub(super) fn in_memory(cluster: &ClusterUid) -> Self {
+        Self {
+            bindings: None,
+            ledger: Ledger::empty(cluster.clone()),
+            looked_at: None,
+            look_again_ms: None,
+        }
+    }
+
     /// Tenants in that folder, which is made if it is missing. Clients connect to `port` first.
     pub(super) fn open(folder: &Path, port: u16, cluster: &ClusterUid) -> Result<Self, String> {
         let bindings = folder.join("bindings");
@@ -70,25 +82,25 @@ impl Tenants {
             ));
         }
         Ok(Self {
-            folder,
-            port,
+            bindings: Some(Bindings { folder, port }),
             ledger,
             looked_at: None,
             look_again_ms: None,
         })
     }
 
-    /// Where nodes read their tenants when they start.
-    pub(super) fn document_file(&self) -> PathBuf {
-        self.folder.join(TENANTS_DOCUMENT_KEY)
+    /// Where nodes read their tenants when they start, if anywhere.
+    pub(super) fn document_file(&self) -> Option<PathBuf> {
+        Some(self.bindings.as_ref()?.folder.join(TENANTS_DOCUMENT_KEY))
     }
 
-    /// Where nodes read the cluster's password, which is drawn once; `None` where the file asks for none.
+    /// Where nodes read the cluster's password, which is drawn once; `None` where the file asks for none, or there is no folder.
     pub(super) fn password_file(&self, auth: &ValidAuth) -> Result<Option<PathBuf>, String> {
-        if *auth == ValidAuth::Disabled {
+        let bindings = self.bindings.as_ref();
+        let Some(bindings) = bindings.filter(|_| *auth != ValidAuth::Disabled) else {
             return Ok(None);
-        }
-        let path = self.folder.join(defaults::AUTH_SECRET_KEY);
+        };
+        let path = bindings.folder.join(defaults::AUTH_SECRET_KEY);
         if !path.exists() {
             write(&path, draw()?.text().as_bytes())?;
         }
@@ -126,10 +138,19 @@ impl Tenants {
                 )
             })
             .collect();
-        let tenants: Vec<SeenTenant> = ours.into_iter().map(|tenant| self.see(file, tenant)).collect();
+        let tenants: Vec<SeenTenant> = if let Some(bindings) = &self.bindings {
+            let tenants = ours.into_iter();
+            tenants.map(|tenant| see(bindings, file, tenant)).collect()
+        } else {
+            said.extend((!ours.is_empty()).then(|| WITHOUT_FOLDER.to_owned()));
+            Vec::new()
+        };
+        let (groups, unknown) = groups::see(file);
+        said.extend(unknown);
         let TenantsPlan {
             next,
             verdicts,
+            groups: of_groups,
             writes,
             look_again_ms,
         } = plan(
@@ -137,6 +158,8 @@ impl Tenants {
                 cluster: &file.cluster,
                 ledger: &self.ledger,
                 tenants: &tenants,
+                groups: &groups,
+                reach: Reach::Anywhere,
                 watched: None,
                 versions_told,
                 last_id_told: 0,
@@ -146,23 +169,29 @@ impl Tenants {
         )?;
         self.look_again_ms = look_again_ms;
         if let Some(next) = next {
-            write(&self.folder.join(NOTES_KEY), &next.notes_json())?;
-            write(&self.document_file(), &next.document.to_json())?;
+            if let Some(Bindings { folder, .. }) = &self.bindings {
+                write(&folder.join(NOTES_KEY), &next.notes_json())?;
+                write(&folder.join(TENANTS_DOCUMENT_KEY), &next.document.to_json())?;
+            }
             self.ledger = next;
         }
+        said.extend(of_groups.iter().map(|(key, verdict)| groups::say(key, verdict)));
+        let Some(bindings) = &self.bindings else {
+            return Ok(said);
+        };
         let asks: BTreeMap<&TenantKey, &ValidTenant> = tenants
             .iter()
             .filter_map(|tenant| Some((&tenant.key, tenant.asks.as_ref().ok()?)))
             .collect();
-        let endpoint = Arc::new(self.endpoint(&file.cluster.tls)?);
+        let endpoint = Arc::new(bindings.endpoint(&file.cluster.tls)?);
         for one in writes {
             if let Some(asks) = asks.get(&one.tenant) {
-                self.write_binding(&asks.binding(&one.user, &endpoint), &one.password)?;
+                bindings.write(&asks.binding(&one.user, &endpoint), &one.password)?;
                 said.push(format!(
                     "CacheTenant {}: user {}, see {}",
                     one.tenant,
                     one.user.name,
-                    self.binding_file(&one.tenant, &one.user.name).display()
+                    bindings.file(&one.tenant, &one.user.name).display()
                 ));
             }
         }
@@ -170,9 +199,9 @@ impl Tenants {
             let users = asks.users.iter();
             users.map(|user| asks.binding(user, &endpoint))
         }) {
-            self.follow_endpoint(&binding)?;
+            bindings.follow_endpoint(&binding)?;
         }
-        self.remove_leftovers(asks.values().copied())?;
+        bindings.remove_leftovers(asks.values().copied())?;
         for (key, verdict) in verdicts {
             if let Some(refusal) = verdict.refused.or(verdict.unbound) {
                 said.push(format!(
@@ -184,121 +213,20 @@ impl Tenants {
         }
         Ok(said)
     }
+}
 
-    fn see(&self, file: &File, tenant: &CacheTenant) -> SeenTenant {
-        let (key, asks) = (TenantKey::from(tenant), validate(tenant));
-        let users = asks.iter().flat_map(|asks| &asks.users);
-        SeenTenant {
-            labels: Some(file.namespaces.get(&key.namespace).cloned().unwrap_or_default()),
-            created_ms: 0,
-            told_id: None,
-            bindings: users
-                .map(|user| (user.name.clone(), self.see_binding(&key, user)))
-                .collect(),
-            asks,
-            key,
-        }
-    }
-
-    fn see_binding(&self, tenant: &TenantKey, user: &ValidUser) -> BindingSeen {
-        let found = self.read_binding(tenant, &user.name);
-        found.map_or(BindingSeen::Missing, |(password, _)| {
-            BindingSeen::Holds(password.digest())
-        })
-    }
-
-    /// The password of a user and what else stands beside it, where there is one.
-    fn read_binding(
-        &self,
-        tenant: &TenantKey,
-        user: &str,
-    ) -> Option<(Password, BTreeMap<String, ByteString>)> {
-        let text = std::fs::read_to_string(self.binding_file(tenant, user)).ok()?;
-        let secret: Secret = serde_yaml::from_str(&text).ok()?;
-        let data = secret.data?;
-        // Two tenants whose names run together have the same file.
-        let is_ours = data.get("username").is_some_and(|name| name.0 == user.as_bytes());
-        let password = data.get(PASSWORD_KEY).filter(|_| is_ours)?;
-        Some((Password::known(std::str::from_utf8(&password.0).ok()?)?, data))
-    }
-
-    fn write_binding(&self, binding: &Binding, password: &Password) -> Result<(), String> {
-        let secret = serde_yaml::to_string(&binding::build(binding, password))
-            .map_err(|error| format!("a binding does not serialize: {error}"))?;
-        write(
-            &self.binding_file(&binding.tenant, &binding.user),
-            secret.as_bytes(),
-        )
-    }
-
-    /// Writes a binding again that leads elsewhere, or has other certificates.
-    fn follow_endpoint(&self, binding: &Binding) -> Result<(), String> {
-        match self.read_binding(&binding.tenant, &binding.user) {
-            Some((password, data)) if data != binding::data(binding, &password) => {
-                self.write_binding(binding, &password)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Where clients connect. Certificates that are not made yet come with a later step.
-    fn endpoint(&self, tls: &ValidTls) -> Result<Endpoint, String> {
-        let mut files = Files::new();
-        let Some(clients) = &tls.clients else {
-            return Ok(Endpoint {
-                host: Ipv4Addr::LOCALHOST.to_string(),
-                port: self.port,
-                secure: false,
-                files,
-            });
-        };
-        let mut wanted = vec![("server", AUTHORITIES)];
-        if clients.auth.asks() {
-            wanted.extend([("client", CERTIFICATE), ("client", KEY)]);
-        }
-        for (folder, name) in wanted {
-            let path = self.folder.join("tls").join(folder).join(name);
-            match std::fs::read(&path) {
-                Ok(content) => drop(files.insert(name.to_owned(), content)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(format!("can't read {}: {error}", path.display())),
-            }
-        }
-        Ok(Endpoint {
-            host: Ipv4Addr::LOCALHOST.to_string(),
-            port: self.port + TLS_PORT_OFFSET,
-            secure: true,
-            files,
-        })
-    }
-
-    fn binding_file(&self, tenant: &TenantKey, user: &str) -> PathBuf {
-        let first = format!("{}.{}", tenant.namespace, tenant.name);
-        let further = user.strip_prefix(&first).unwrap_or_default();
-        self.folder
-            .join("bindings")
-            .join(format!("{}-{}{further}.yaml", tenant.namespace, tenant.name))
-    }
-
-    /// Removes the bindings of tenants and users that are gone.
-    fn remove_leftovers<'a>(&self, tenants: impl Iterator<Item = &'a ValidTenant>) -> Result<(), String> {
-        let wanted: BTreeSet<PathBuf> = tenants
-            .flat_map(|asks| {
-                asks.users
-                    .iter()
-                    .map(|user| self.binding_file(&asks.key, &user.name))
-            })
-            .collect();
-        let folder = self.folder.join("bindings");
-        let failed = |error: std::io::Error| format!("can't clean up {}: {error}", folder.display());
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let is_binding = path.extension().is_some_and(|extension| extension == "yaml");
-            if is_binding && !wanted.contains(&path) {
-                std::fs::remove_file(&path).map_err(failed)?;
-            }
-        }
-        Ok(())
+fn see(bindings: &Bindings, file: &File, tenant: &CacheTenant) -> SeenTenant {
+    let (key, asks) = (TenantKey::from(tenant), validate(tenant));
+    let users = asks.iter().flat_map(|asks| &asks.users);
+    SeenTenant {
+        labels: Some(file.namespaces.get(&key.namespace).cloned().unwrap_or_default()),
+        created_ms: 0,
+        told_id: None,
+        bindings: users
+            .map(|user| (user.name.clone(), bindings.see(&key, user)))
+            .collect(),
+        asks,
+        key,
     }
 }
 
@@ -313,6 +241,8 @@ fn write(path: &Path, content: &[u8]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use k8s_openapi::api::core::v1::Secret;
 
     use super::super::file::parse;
     use super::*;
@@ -376,7 +306,8 @@ spec: {clusterRef: {name: demo, namespace: platform}, access: {users: [{name: re
         assert!(!said.join(" ").contains(&first["password"]));
         let reader = binding(&folder, "blog-cache.reader.yaml").unwrap();
         assert_eq!(reader["username"], "blog.cache.reader");
-        let document = TenantsDocument::from_json(&std::fs::read(tenants.document_file()).unwrap()).unwrap();
+        let document =
+            TenantsDocument::from_json(&std::fs::read(tenants.document_file().unwrap()).unwrap()).unwrap();
         assert_eq!(&document, tenants.document());
         let digest = Password::known(&first["password"]).unwrap().digest();
         assert_eq!(document.tenants[0].users[0].passwords, [digest]);
