@@ -246,7 +246,7 @@ fn half() -> Response<Body> {
     Response::new(BodyExt::boxed(StreamBody::new(first.chain(end))))
 }
 
-#[expect(clippy::disallowed_methods, reason = "being slow is what it is told to be")]
+/// Being slow is what it is told to be.
 async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }
