@@ -194,6 +194,7 @@ impl ClusterState {
         if let Some(document) = control.table.document() {
             self.store.set_copies_factor(document.replication_factor);
             self.store.journal.follow(document.settings);
+            self.store.mirrors.follow(document.settings);
             control.wanted = document.wanted_replicas();
         }
         let links_before = Self::follow_neighbours(&mut control);

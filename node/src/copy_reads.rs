@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use annulus_ring::Slot;
 
+use crate::clients::Client;
 use crate::execute::Context;
 use crate::tracking::Mode;
 
@@ -18,11 +19,15 @@ fn is_fresh(copied_until_ms: u64, now_ms: u64, staleness_max_ms: Option<u64>) ->
         .is_none_or(|max_ms| copied_until_ms > 0 && now_ms.saturating_sub(copied_until_ms) <= max_ms)
 }
 
+/// Whether a client takes values that may be a little old, and doesn't want to be told of changes.
+pub fn are_wanted(client: &Client) -> bool {
+    client.readonly.load(Ordering::Relaxed) && client.tracking.lock().mode == Mode::Off
+}
+
 /// Whether a command that only reads may be answered from a copy of the slot, which is not served here.
 #[cold]
 pub fn may_answer(context: &Context<'_>, slot: Slot) -> bool {
-    let client = &context.session.client;
-    if !client.readonly.load(Ordering::Relaxed) || client.tracking.lock().mode != Mode::Off {
+    if !are_wanted(&context.session.client) {
         return false;
     }
     let node = context.node;

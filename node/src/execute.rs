@@ -567,8 +567,12 @@ fn run_keyed(
         let evicted = store.evict_tenant(keyspace, bytes as u64, context.now_ms);
         context.stats.evicted_keys.add(evicted);
     }
-    let Admitted { mut guard, is_copy } =
-        admit_reader(context, slot, writes, || !writes).map_err(rejected)?;
+    let admitted = admit_reader(context, slot, writes, || !writes);
+    if matches!(admitted, Err(CommandError::Moved { .. })) && read_mirror(context, entry.command, args, reply)
+    {
+        return Ok(Some(Ok(())));
+    }
+    let Admitted { mut guard, is_copy } = admitted.map_err(rejected)?;
     if is_sampled(context.stats.commands_processed.get()) {
         note_use(context, entry.command, args, writes);
     }
@@ -605,6 +609,21 @@ fn run_keyed(
         evict(context);
     }
     Ok(Some(outcome))
+}
+
+/// Whether a read of a slot that another node serves could be answered from a mirror of the key.
+fn read_mirror(context: &Context<'_>, command: &Command, args: Args<'_>, reply: &mut Reply) -> bool {
+    let (store, session) = (&context.node.store, &context.session);
+    if !store.mirrors.are_on() || command.name != "get" || !copy_reads::are_wanted(&session.client) {
+        return false;
+    }
+    let now_ms = store.journal.clock().now_ms();
+    match store.mirrors.read(session.keyspace.id(), args.at(1), now_ms) {
+        Some(Some(value)) => reply.bulk(&value),
+        Some(None) => reply.null(),
+        None => return false,
+    }
+    true
 }
 
 /// One of the uses by which hot keys are found.

@@ -24,6 +24,7 @@ mod index;
 pub mod limits;
 mod line;
 pub mod memory;
+mod mirrors;
 pub mod moving;
 mod prefetch;
 mod slot_map;
@@ -47,6 +48,7 @@ pub use eviction::EvictionPolicy;
 pub use guard::{SlotGuard, Tally, TenantKey, TooBig};
 use history::{Ghosts, Sketch};
 use line::Line;
+pub use mirrors::{Fetch, Mirrors};
 use moving::Moving;
 use slot_map::KeyHasher;
 pub use space::{Keyspace, Space, SpaceCounters};
@@ -118,6 +120,8 @@ pub struct Store {
     withheld_bytes: AtomicU64,
     /// What other nodes must have of the changes.
     pub journal: Journal,
+    /// Hot keys of other nodes' slots.
+    pub mirrors: Mirrors,
     /// Slots whose entries are copies of what another node serves: nobody scans, expires or evicts them here, and they
     /// are in none of the sets and counts of entries.
     copies: SlotBitmap,
@@ -152,6 +156,7 @@ impl Store {
             moving: Moving::new(),
             withheld_bytes: AtomicU64::new(0),
             journal: Journal::default(),
+            mirrors: Mirrors::new(),
             copies: SlotBitmap::new(),
             copied_keys: AtomicU64::new(0),
             copied_bytes: AtomicU64::new(0),

@@ -127,6 +127,8 @@ fn ring_settings(cluster: &ValidCluster) -> RingSettings {
         acks: cluster.replication_acks,
         transfer_bytes_per_second: cluster.transfer_bytes_per_second,
         copy_staleness_max_ms: cluster.copy_staleness_max_ms,
+        mirror_reads_per_second: cluster.mirrors.reads_per_second,
+        mirror_staleness_max_ms: cluster.mirrors.staleness_max_ms,
     }
 }
 

@@ -38,6 +38,15 @@ pub struct Installation {
     pub namespace: Option<String>,
 }
 
+/// Which hot keys nodes mirror; 0 reads a second for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ValidMirrors {
+    /// A key that is asked for so often.
+    pub reads_per_second: u64,
+    /// How old what is served of it may be, in milliseconds.
+    pub staleness_max_ms: u64,
+}
+
 /// A checked cluster with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidCluster {
@@ -57,6 +66,8 @@ pub struct ValidCluster {
     pub transfer_bytes_per_second: u64,
     /// How old a copy may be at most that is read, in milliseconds; 0 for however old.
     pub copy_staleness_max_ms: u64,
+    /// Which hot keys nodes mirror.
+    pub mirrors: ValidMirrors,
     /// Whether and how the operator chooses the number of nodes.
     pub autoscaling: Option<ValidAutoscaling>,
     /// Tokens that each node holds.
@@ -290,6 +301,7 @@ pub fn validate(cluster: &CacheCluster, installation: &Installation) -> Result<V
         replication_acks: replication.acks.unwrap_or(defaults::REPLICATION_ACKS),
         transfer_bytes_per_second,
         copy_staleness_max_ms: replication.max_staleness_ms.unwrap_or_default().into(),
+        mirrors: mirrors(spec),
         autoscaling: spec.autoscaling.as_ref().map(|autoscaling| ValidAutoscaling {
             nodes_min: autoscaling.min_nodes,
             nodes_max: autoscaling.max_nodes,
@@ -408,4 +420,21 @@ fn pools(cluster: &str, spec: &CacheClusterSpec, mistakes: &mut Mistakes) -> Vec
 /// Weight 0 is a mistake that was noted before; the value is not used then.
 fn weight(written: Option<u16>) -> Weight {
     std::num::NonZeroU16::new(written.unwrap_or(defaults::POOL_WEIGHT)).map_or(Weight::DEFAULT, Weight)
+}
+
+fn mirrors(spec: &CacheClusterSpec) -> ValidMirrors {
+    let mirror = spec
+        .hot_keys
+        .as_ref()
+        .and_then(|hot_keys| hot_keys.mirror.as_ref());
+    mirror.map_or_else(ValidMirrors::default, |mirror| ValidMirrors {
+        reads_per_second: mirror
+            .reads_per_second
+            .unwrap_or(defaults::MIRROR_READS_PER_SECOND)
+            .into(),
+        staleness_max_ms: mirror
+            .max_staleness_ms
+            .unwrap_or(defaults::MIRROR_STALENESS_MS)
+            .into(),
+    })
 }

@@ -129,6 +129,10 @@ pub struct RingSettings {
     pub transfer_bytes_per_second: u64,
     /// How old a copy may be at most that is read by clients which asked for that, in milliseconds; 0 is however old.
     pub copy_staleness_max_ms: u64,
+    /// A member mirrors keys of others' slots that it is asked for so often by clients that take old values; 0 is never.
+    pub mirror_reads_per_second: u64,
+    /// So long after it has asked a key's owner a member serves what it was told, in milliseconds.
+    pub mirror_staleness_max_ms: u64,
 }
 
 impl RingSettings {

@@ -78,3 +78,7 @@ pub const FILTER_REFRESH_MS: u64 = 600_000;
 pub const FILTER_FALSE_POSITIVES_PER_MILLION: u32 = 10_000;
 /// How many keys a filter takes.
 pub const FILTER_KEYS_MAX: u64 = 10_000_000;
+/// A key of another node's slot that a node is asked for so often a second is mirrored.
+pub const MIRROR_READS_PER_SECOND: u32 = 500;
+/// How old a mirrored value may be, in milliseconds.
+pub const MIRROR_STALENESS_MS: u32 = 200;

@@ -16,9 +16,9 @@ pub use group::{
 };
 pub use group_status::{CacheGroupStatus, GroupConditionType, GroupReason};
 pub use spec::{
-    Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, Groups, ImagePullPolicy,
-    Memory, NodeAddresses, Persistence, PodMetadata, Pool, Replication, Scheduling, SecretRef, Service,
-    ServiceType, Tls, TlsMode,
+    Auth, Autoscaling, CacheCluster, CacheClusterSpec, ClientAuth, EvictionPolicy, Groups, HotKeys,
+    ImagePullPolicy, Memory, Mirror, NodeAddresses, Persistence, PodMetadata, Pool, Replication, Scheduling,
+    SecretRef, Service, ServiceType, Tls, TlsMode,
 };
 pub use status::{
     CacheClusterStatus, ClusterTenantsStatus, ConditionType, MemberStatus, Reason, RingStatus, TenantRefusals,

@@ -151,9 +151,37 @@ pub struct CacheClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Groups>,
 
+    /// What becomes of keys that very many clients read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_keys: Option<HotKeys>,
+
     /// While true the operator changes nothing about this cluster; the nodes go on serving.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
+}
+
+/// What becomes of keys that very many clients read.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HotKeys {
+    /// Nodes answer for hot keys of other nodes' slots, to clients which said `READONLY`. Default: they don't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+}
+
+/// Which keys are mirrored, and how old what is served of them may be.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// A node mirrors a key of another node's slot that it is asked for so often a second, 1 to 1000000. Default: 500.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_per_second: Option<u32>,
+
+    /// How old a mirrored value may be at most, in milliseconds, 20 to 60000. Default: 200.
+    #[schemars(range(min = 20, max = 60_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_staleness_ms: Option<u32>,
 }
 
 /// What `CacheGroup`s may do.

@@ -24,6 +24,7 @@ pub(super) fn check(cluster: &CacheCluster, mistakes: &mut Mistakes) {
     }
     replication(spec, mistakes);
     autoscaling(spec, mistakes);
+    hot_keys(spec, mistakes);
     mistakes.require(
         spec.virtual_nodes.is_none_or(|count| (1..=64).contains(&count)),
         "spec.virtualNodes",
@@ -164,6 +165,30 @@ fn replication(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
             "is about copies, and with a replication.factor of 1 there are none; raise factor or leave it out",
         );
     }
+}
+
+fn hot_keys(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
+    let Some(mirror) = spec
+        .hot_keys
+        .as_ref()
+        .and_then(|hot_keys| hot_keys.mirror.as_ref())
+    else {
+        return;
+    };
+    mistakes.require(
+        mirror
+            .reads_per_second
+            .is_none_or(|reads| (1..=1_000_000).contains(&reads)),
+        "spec.hotKeys.mirror.readsPerSecond",
+        "must be 1 to 1000000; leave mirror out for no mirrors",
+    );
+    mistakes.require(
+        mirror
+            .max_staleness_ms
+            .is_none_or(|ms| (20..=60_000).contains(&ms)),
+        "spec.hotKeys.mirror.maxStalenessMs",
+        "must be 20 to 60000: the owner is asked again in half of that",
+    );
 }
 
 fn autoscaling(spec: &CacheClusterSpec, mistakes: &mut Mistakes) {
