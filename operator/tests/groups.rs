@@ -86,6 +86,10 @@ async fn nodes_follow_a_group_without_any_tenant() {
         "{egress}"
     );
 
+    // Who has no tenants tells of none.
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.get(CLUSTER).unwrap()["status"]["tenants"], json!(null));
+
     // Idle means idle.
     world.pass().await.unwrap();
     world.api.take_writes();

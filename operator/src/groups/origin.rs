@@ -166,9 +166,10 @@ pub fn destinations(cluster: &ClusterKey, groups: &[Group]) -> Destinations {
             let Ok(target) = target(url) else { continue };
             let labels: Vec<&str> = target.host.split('.').collect();
             let (namespace, is_certain) = match (service_namespace(&target.host), labels.as_slice()) {
+                _ if target.host.contains(':') => (None, false),
                 (Some(namespace), _) => (Some(namespace), true),
                 // Looked up where the nodes are.
-                (None, [_]) => (Some(cluster.namespace.as_str()), !target.host.contains(':')),
+                (None, [_]) => (Some(cluster.namespace.as_str()), true),
                 (None, [_, namespace]) => (Some(*namespace), *namespace == group.namespace),
                 _ => (None, false),
             };
@@ -183,6 +184,9 @@ pub fn destinations(cluster: &ClusterKey, groups: &[Group]) -> Destinations {
 
 #[cfg(test)]
 mod tests {
+    use annulus_crds::v1alpha1::CacheGroup;
+
+    use super::super::validate::validate;
     use super::*;
 
     #[test]
@@ -274,5 +278,41 @@ mod tests {
             message("users")
         );
         assert!(message("a.b.c").contains("name.blog.svc"), "{}", message("a.b.c"));
+    }
+
+    #[test]
+    fn nodes_are_let_out_to_where_groups_lead_and_no_further() {
+        let cluster = ClusterKey::new("platform", "shared");
+        let group = |namespace: &str, url: &str| {
+            let text = format!(
+                "{{metadata: {{name: g, namespace: {namespace}}}, spec: {{clusterRef: {{name: c}}, keyPrefix: x, ttl: {{hard: 1m}}, origin: {{http: {{urlTemplate: '{url}/{{key}}'}}}}}}}}"
+            );
+            let mut object: CacheGroup = serde_yaml::from_str(&text).unwrap();
+            object.metadata.uid = Some("u".to_owned());
+            validate(&object).unwrap().group
+        };
+        let rows: [(&str, &str, &[&str], &[u16]); 9] = [
+            ("blog", "http://users.blog.svc:8080", &["blog"], &[]),
+            ("blog", "http://users.blog.svc.cluster.local", &["blog"], &[]),
+            ("blog", "http://users.blog", &["blog"], &[]),
+            ("platform", "http://users", &["platform"], &[]),
+            ("platform", "http://users.shop.svc", &["shop"], &[]),
+            // A Service of a namespace `com`, or a domain: nobody knows.
+            ("platform", "https://example.com", &["com"], &[443]),
+            ("blog", "https://api.example.com:8443", &[], &[8443]),
+            ("blog", "http://10.0.0.9:81", &[], &[81]),
+            ("blog", "http://[fd00::1]:82", &[], &[82]),
+        ];
+        for (namespace, url, namespaces, ports) in rows {
+            let expected = Destinations {
+                namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
+                ports: ports.iter().copied().collect(),
+            };
+            assert_eq!(
+                destinations(&cluster, &[group(namespace, url)]),
+                expected,
+                "{url}"
+            );
+        }
     }
 }

@@ -644,6 +644,10 @@ fn tell_cluster(
         .iter()
         .filter_map(|tenant| verdicts.get(&tenant.key).map(|verdict| (&tenant.key, *verdict)));
     let last_id = ledger.document.next_id.0.saturating_sub(1);
+    // Groups alone are no tenants.
+    if tenants.is_empty() && last_id == 0 {
+        return;
+    }
     let mut in_order: Vec<_> = in_order.collect();
     in_order.sort_by_key(|(tenant, _)| *tenant);
     let summary = summary(in_order.into_iter(), last_id);

@@ -55,3 +55,97 @@ pub(super) fn say(key: &GroupKey, verdict: &GroupVerdict) -> String {
         (None, None) => format!("CacheGroup {key}: taken, in the cluster's own keyspace"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::parse;
+    use super::super::tenants::Tenants;
+    use super::*;
+
+    const CLUSTER: &str = "
+kind: CacheCluster
+metadata: {name: demo}
+spec: {nodes: 1, auth: {disabled: true}}
+";
+    const GROUPS: &str = "
+---
+kind: CacheGroup
+metadata: {name: users}
+spec:
+  clusterRef: {name: demo}
+  keyPrefix: 'user:'
+  origin:
+    http:
+      urlTemplate: http://127.0.0.1:8000/{key}
+      headersFrom: [{name: authorization, secretKeyRef: {name: api, key: token}}]
+  ttl: {hard: 1m}
+---
+kind: CacheGroup
+metadata: {name: younger}
+spec: {clusterRef: {name: demo}, keyPrefix: 'user:1', origin: {http: {urlTemplate: 'http://localhost/{key}'}}, ttl: {hard: 1m}}
+---
+kind: CacheGroup
+metadata: {name: elsewhere}
+spec: {clusterRef: {name: other}, keyPrefix: x, origin: {http: {urlTemplate: 'http://localhost/{key}'}}, ttl: {hard: 1m}}
+";
+    const SECRET: &str = "
+---
+kind: Secret
+metadata: {name: api}
+stringData: {token: Bearer x}
+";
+
+    #[test]
+    fn groups_follow_the_file_and_need_no_folder() {
+        let file = parse(&format!("{CLUSTER}{GROUPS}{SECRET}")).unwrap();
+        let mut tenants = Tenants::in_memory(&file.cluster.uid);
+        let said = tenants.step(&file, &[]).unwrap().join("\n");
+        for expected in [
+            "CacheGroup default/users: taken, in the cluster's own keyspace",
+            "CacheGroup default/younger: PrefixTaken",
+            "CacheGroup default/elsewhere: there is no CacheCluster default/other in the file",
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(!said.contains("Bearer"));
+        let document = tenants.document().clone();
+        let [group] = document.groups.as_slice() else {
+            panic!("{:?}", document.groups)
+        };
+        assert!(group.origin.may_be_local);
+        assert_eq!(
+            group.origin.headers,
+            [("authorization".to_owned(), "Bearer x".to_owned())]
+        );
+
+        // What changes in the file is a new version; what is missing from it leaves its group out.
+        tenants.look_soon();
+        tenants.step(&file, &[]).unwrap();
+        assert_eq!(tenants.document().version, document.version);
+        let without = parse(&format!("{CLUSTER}{GROUPS}")).unwrap();
+        tenants.look_soon();
+        let said = tenants.step(&without, &[]).unwrap().join("\n");
+        assert!(
+            said.contains("SecretMissing: there is no Secret default/api"),
+            "{said}"
+        );
+        assert_eq!(tenants.document().version, document.version + 1);
+        let names: Vec<_> = tenants
+            .document()
+            .groups
+            .iter()
+            .map(|group| &group.name)
+            .collect();
+        assert_eq!(names, ["younger"]);
+    }
+
+    #[test]
+    fn tenants_need_a_folder() {
+        let tenant = "\n---\nkind: CacheTenant\nmetadata: {name: cache}\nspec: {clusterRef: {name: demo}}\n";
+        let file = parse(&format!("{CLUSTER}{tenant}")).unwrap();
+        let mut tenants = Tenants::in_memory(&file.cluster.uid);
+        let said = tenants.step(&file, &[]).unwrap().join("\n");
+        assert!(said.contains("--state-dir"), "{said}");
+        assert_eq!(tenants.document().tenants, []);
+    }
+}
