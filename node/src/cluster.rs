@@ -264,6 +264,11 @@ impl ClusterState {
         self.control.lock().table.document().cloned()
     }
 
+    /// Which life of which member serves the slot, as far as this node knows, and where.
+    pub fn server_of(&self, slot: Slot) -> Option<(NodeId, Incarnation, Address)> {
+        self.published.read().life_of_server(slot)
+    }
+
     /// The adopted epoch.
     pub fn epoch(&self) -> Epoch {
         self.published.read().view.epoch

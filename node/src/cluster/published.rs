@@ -172,6 +172,11 @@ impl Published {
         self.server(slot).map(|server| server.address.clone())
     }
 
+    pub(super) fn life_of_server(&self, slot: Slot) -> Option<(NodeId, Incarnation, Address)> {
+        let server = self.server(slot)?;
+        Some((server.id.clone(), server.incarnation, server.address.clone()))
+    }
+
     /// Every change that this life of the member had made by then has come.
     pub(super) fn note_covered(&self, id: &NodeId, incarnation: Incarnation, covered_ms: u64) {
         if let Some(sender) = self.sender(id).filter(|sender| sender.incarnation == incarnation) {
