@@ -17,6 +17,7 @@ mod range;
 mod replies;
 mod socket;
 mod target;
+mod upload;
 mod values;
 
 use std::convert::Infallible;
@@ -28,12 +29,12 @@ use std::time::Duration;
 
 use futures::lock::Mutex;
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tracing::debug;
@@ -47,6 +48,7 @@ use caller::Caller;
 use problem::Problem;
 use socket::Socket;
 use target::Target;
+use upload::Upload;
 
 /// How long the head of a request may take to arrive, and so how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
@@ -136,26 +138,31 @@ impl Drop for Place {
 async fn answer(caller: &mut Caller, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
-    let has_body = !body.is_end_stream();
-    let outcome = respond(caller, &head, body).await;
+    let mut upload = Upload::new(body);
+    let outcome = respond(caller, &head, &mut upload).await;
     caller.finish();
-    let mut response = outcome.unwrap_or_else(|problem| {
-        // What is left of the body would have to be read to get to the next request.
-        let ends = problem.ends_connection || has_body;
-        let mut response = problem.into_response();
-        if ends {
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(problem) => {
+            // What is left of the body would have to be read to get to the next request.
+            let is_stranger = problem.status == StatusCode::UNAUTHORIZED;
+            let waits_to_be_asked = is_stranger || head.headers.contains_key(EXPECT);
+            let ends = problem.ends_connection || !upload.discard(waits_to_be_asked).await;
+            let mut response = problem.into_response();
+            if ends {
+                let headers = response.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
-        response
-    });
+    };
     if is_head {
         *response.body_mut() = Full::default();
     }
     response
 }
 
-async fn respond(caller: &mut Caller, head: &Parts, body: Incoming) -> Result<Answer, Problem> {
+async fn respond(caller: &mut Caller, head: &Parts, upload: &mut Upload) -> Result<Answer, Problem> {
     let target = Target::parse(head.uri.path())?;
     let allowed = target.methods();
     if !allowed.split(", ").any(|method| method == head.method.as_str()) {
@@ -178,7 +185,7 @@ async fn respond(caller: &mut Caller, head: &Parts, body: Incoming) -> Result<An
     match head.method {
         Method::PUT => {
             let ttl_ms = ttl_ms(true)?;
-            values::put(caller, &key, &head.headers, ttl_ms, body).await
+            values::put(caller, &key, &head.headers, ttl_ms, upload).await
         }
         Method::DELETE => {
             ttl_ms(false)?;
@@ -199,3 +206,6 @@ fn document() -> Answer {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(DOCUMENT.len()));
     response
 }
+
+#[cfg(test)]
+mod tests;

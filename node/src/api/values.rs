@@ -1,35 +1,27 @@
 //! `GET`, `HEAD`, `PUT` and `DELETE` of a key.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
 use hyper::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
     HeaderValue, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
 
 use super::caller::{Caller, write_arg, write_command};
 use super::conditions::{Conditions, Digest, ETag, Simple, Unmet, allows_range};
 use super::problem::Problem;
 use super::range::{Part, part};
 use super::replies::Item;
+use super::upload::{Upload, make_room};
 
 /// How long the key still lives, in milliseconds; not there when it lives on.
 const TTL_HEADER: HeaderName = HeaderName::from_static("annulus-ttl-ms");
 
-/// A body may take so long, and a second more for each so many bytes.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
-const BODY_BYTES_PER_SECOND: usize = 64 << 10;
-
-/// Room is made for so much of a body at once, and then for as much as has come.
-const ROOM_BYTES_MIN: usize = 64 << 10;
-
 /// A change that depends on the value is tried so often when others change it at the same time.
 const TRIES_MAX: u32 = 16;
+
+const LINE_END: &[u8] = b"\r\n";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -133,14 +125,14 @@ pub(super) async fn put(
     key: &[u8],
     headers: &HeaderMap,
     ttl_ms: Option<u64>,
-    body: Incoming,
+    upload: &mut Upload,
 ) -> Result<Answer, Problem> {
     if headers.contains_key(CONTENT_RANGE) {
-        return Err(Problem::bad_request("a value is replaced as a whole; leave Content-Range out").and_end());
+        return Err(Problem::bad_request("a value is replaced as a whole; leave Content-Range out"));
     }
     let conditions = Conditions::parse(headers)?;
     let bytes_max = caller.value_bytes_max();
-    if body.size_hint().lower() > bytes_max as u64 {
+    if upload.missing_bytes() > bytes_max as u64 {
         return Err(Problem::too_large(bytes_max));
     }
     let simple = conditions.simple();
@@ -150,7 +142,7 @@ pub(super) async fn put(
         expected = current(caller, key).await?;
         holds(&conditions, expected.as_ref())?;
     }
-    let (written, etag) = receive(caller, key, body, bytes_max).await?;
+    let (written, etag) = receive(caller, key, upload, bytes_max).await?;
     let ttl = ttl_ms.map(|ttl_ms| ttl_ms.to_string());
     for _ in 0..TRIES_MAX {
         let mut tail: Vec<&[u8]> = Vec::with_capacity(4);
@@ -253,7 +245,7 @@ impl Written {
 async fn receive(
     caller: &mut Caller,
     key: &[u8],
-    mut body: Incoming,
+    upload: &mut Upload,
     bytes_max: usize,
 ) -> Result<(Written, ETag), Problem> {
     // How long the value is may be known only at its end: room for that is left in front of it.
@@ -262,30 +254,16 @@ async fn receive(
     let room = head.len() + "$18446744073709551615\r\n".len();
     caller.commands().resize(room, 0);
     let mut digest = Digest::default();
-    let begun = Instant::now();
     let mut len = 0;
-    while !body.is_end_stream() {
-        let patience = BODY_PATIENCE + Duration::from_secs((len / BODY_BYTES_PER_SECOND) as u64);
-        let frame = match timeout_at(begun + patience, body.frame()).await {
-            Ok(None) => break,
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => {
-                return Err(Problem::bad_request(format!("the body broke off: {error}")).and_end());
-            }
-            Err(_) => return Err(Problem::timeout()),
-        };
-        let Ok(piece) = frame.into_data() else { continue };
+    while let Some(piece) = upload.next().await? {
         len += piece.len();
         if len > bytes_max {
             return Err(Problem::too_large(bytes_max));
         }
         digest.update(&piece);
-        let missing = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let missing = upload.missing_bytes().saturating_add(LINE_END.len() as u64);
         let buffer = caller.commands();
-        if buffer.capacity() - buffer.len() < piece.len() + 2 {
-            let ahead = missing.clamp(2, len.max(ROOM_BYTES_MIN));
-            buffer.reserve(piece.len().saturating_add(ahead));
-        }
+        make_room(buffer, piece.len(), missing);
         buffer.extend_from_slice(&piece);
         if !caller.has_room() {
             return Err(Problem::no_room());
@@ -297,6 +275,6 @@ async fn receive(
     let begin = room - head.len();
     buffer[begin..room].copy_from_slice(&head);
     buffer.advance(begin);
-    buffer.extend_from_slice(b"\r\n");
+    buffer.extend_from_slice(LINE_END);
     Ok((Written { end: buffer.len() }, digest.finish()))
 }

@@ -91,7 +91,7 @@ fn statuses_and_problems() {
         ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1, 2\r\n\r\n", 400),
         ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked, x\r\n\r\n", 400),
-        (&long, 431),
+        (&long, 414),
     ] {
         let mut http = HttpClient::connect(server.api_addr);
         http.send(head.as_bytes());
