@@ -30,7 +30,9 @@ use std::time::Duration;
 use futures::lock::Mutex;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue,
+};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -75,7 +77,12 @@ pub async fn serve<S: ClientStream>(
         client: Arc::clone(&client),
     };
     let socket = Socket::new(stream, Arc::clone(&client), Arc::clone(&stats));
-    let caller = Arc::new(Mutex::new(Caller::new(node, stats, Arc::clone(&client), forwarder)));
+    let caller = Arc::new(Mutex::new(Caller::new(
+        node,
+        stats,
+        Arc::clone(&client),
+        forwarder,
+    )));
     let service = service_fn(move |request| {
         let caller = Arc::clone(&caller);
         async move { Ok::<_, Infallible>(answer(&mut *caller.lock().await, request).await) }

@@ -269,6 +269,11 @@ impl ClusterState {
         self.published.read().life_of_server(slot)
     }
 
+    /// The member to which `MOVED` sends clients without TLS by that address.
+    pub fn server_at(&self, address: &str) -> Option<(NodeId, Incarnation, Address)> {
+        self.published.read().life_at(address)
+    }
+
     /// The adopted epoch.
     pub fn epoch(&self) -> Epoch {
         self.published.read().view.epoch

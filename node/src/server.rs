@@ -132,7 +132,10 @@ impl Server {
                 stats: server.node.stats.register_thread(),
                 node: Arc::clone(&server.node),
                 tls: tls.clone(),
-                forwarder: api.forwarder.as_ref().map(|forwarder| Arc::new(forwarder.another())),
+                forwarder: api
+                    .forwarder
+                    .as_ref()
+                    .map(|forwarder| Arc::new(forwarder.another())),
                 stop: server.stop.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("client-{index}"));

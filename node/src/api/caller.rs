@@ -133,11 +133,15 @@ impl Caller {
     /// The longest value that it may write.
     pub(super) fn value_bytes_max(&self) -> usize {
         let bytes_max = self.node.settings.bulk_bytes_max();
-        self.pipeline.session().keyspace.tenant().map_or(bytes_max, |space| {
-            usize::try_from(space.limits.value_bytes_max())
-                .unwrap_or(usize::MAX)
-                .min(bytes_max)
-        })
+        self.pipeline
+            .session()
+            .keyspace
+            .tenant()
+            .map_or(bytes_max, |space| {
+                usize::try_from(space.limits.value_bytes_max())
+                    .unwrap_or(usize::MAX)
+                    .min(bytes_max)
+            })
     }
 
     /// Whether its user may ask how long a key lives.
@@ -159,11 +163,14 @@ impl Caller {
             return if self.pipeline.session().authenticated {
                 Ok(())
             } else {
-                Err(Problem::unauthorized("send a user and its password as HTTP Basic authentication"))
+                Err(Problem::unauthorized(
+                    "send a user and its password as HTTP Basic authentication",
+                ))
             };
         };
-        let (user, password) = credentials::parse(header)
-            .ok_or_else(|| Problem::unauthorized("the header Authorization is not one of HTTP Basic authentication"))?;
+        let (user, password) = credentials::parse(header).ok_or_else(|| {
+            Problem::unauthorized("the header Authorization is not one of HTTP Basic authentication")
+        })?;
         write_command(self.commands(), &[b"AUTH", &user, &password]);
         let answered = self.answer().await;
         let outcome = answered.and_then(|mut replies| replies.next());
@@ -223,7 +230,9 @@ impl Caller {
                 return if reason.is_some() || !replies.bytes.starts_with(b"-MOVED ") {
                     Ok(reason.unwrap_or(replies))
                 } else {
-                    Err(Problem::unavailable("the node that serves the key can't be reached"))
+                    Err(Problem::unavailable(
+                        "the node that serves the key can't be reached",
+                    ))
                 };
             }
             sleep(RETRY_PAUSE).await;
@@ -239,8 +248,11 @@ impl Caller {
         let commands = self.pipeline.take_commands().freeze();
         let replies = forwarder.execute(slot, self.tenant(), commands.clone()).await;
         // Without a copy, unless a part of them is still on its way.
-        self.pipeline
-            .put_commands(commands.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])));
+        self.pipeline.put_commands(
+            commands
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+        );
         Ok(match replies {
             Ok(bytes) => Ok(Replies {
                 bytes: self.charged(bytes)?,

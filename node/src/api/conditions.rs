@@ -16,7 +16,10 @@ impl ETag {
     fn of_digest(digest: u128) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'"'; 34];
-        let nibbles = digest.to_be_bytes().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let nibbles = digest
+            .to_be_bytes()
+            .into_iter()
+            .flat_map(|byte| [byte >> 4, byte & 15]);
         for (place, nibble) in text[1..33].iter_mut().zip(nibbles) {
             *place = DIGITS[usize::from(nibble)];
         }
@@ -76,7 +79,9 @@ impl Tags {
         match (is_any, listed.is_empty()) {
             (true, true) => Ok(Some(Self::Any)),
             (false, false) => Ok(Some(Self::Listed(listed))),
-            _ => Err(Problem::bad_request(format!("{name} must be * or at least one tag, and not both"))),
+            _ => Err(Problem::bad_request(format!(
+                "{name} must be * or at least one tag, and not both"
+            ))),
         }
     }
 
@@ -165,10 +170,18 @@ impl Conditions {
 
     /// Whether they hold for the value of that tag; `None` where there is none.
     pub(super) fn check(&self, current: Option<&ETag>) -> Result<(), Unmet> {
-        if self.if_match.as_ref().is_some_and(|tags| !tags.has(current, false)) {
+        if self
+            .if_match
+            .as_ref()
+            .is_some_and(|tags| !tags.has(current, false))
+        {
             return Err(Unmet::Match);
         }
-        if self.if_none_match.as_ref().is_some_and(|tags| tags.has(current, true)) {
+        if self
+            .if_none_match
+            .as_ref()
+            .is_some_and(|tags| tags.has(current, true))
+        {
             return Err(Unmet::NoneMatch);
         }
         Ok(())
@@ -243,7 +256,10 @@ mod tests {
         assert!(allows_range(None, &tag));
         assert!(allows_range(Some(&own), &tag));
         for other in ["\"x\"", "Sun, 06 Nov 1994 08:49:37 GMT", "W/\"x\""] {
-            assert!(!allows_range(Some(&HeaderValue::from_static(other)), &tag), "{other}");
+            assert!(
+                !allows_range(Some(&HeaderValue::from_static(other)), &tag),
+                "{other}"
+            );
         }
     }
 }

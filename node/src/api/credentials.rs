@@ -28,11 +28,18 @@ mod tests {
 
     #[test]
     fn user_and_password() {
-        let pair = |user: &str, password: &str| Some((user.as_bytes().to_vec(), password.as_bytes().to_vec()));
+        let pair =
+            |user: &str, password: &str| Some((user.as_bytes().to_vec(), password.as_bytes().to_vec()));
         let table = [
             // The example of the RFC.
-            ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", pair("Aladdin", "open sesame")),
-            ("basic  QWxhZGRpbjpvcGVuIHNlc2FtZQ== ", pair("Aladdin", "open sesame")),
+            (
+                "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+                pair("Aladdin", "open sesame"),
+            ),
+            (
+                "basic  QWxhZGRpbjpvcGVuIHNlc2FtZQ== ",
+                pair("Aladdin", "open sesame"),
+            ),
             ("Basic YTpiOmM=", pair("a", "b:c")),
             ("Basic Og==", pair("", "")),
             ("Basic YQ==", None),

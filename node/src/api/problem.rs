@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 
 /// Why a request was not done.
@@ -56,7 +59,12 @@ impl Problem {
     }
 
     pub(super) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request is not understood", detail)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request is not understood",
+            detail,
+        )
     }
 
     pub(super) fn no_such_path() -> Self {
@@ -69,7 +77,12 @@ impl Problem {
     }
 
     pub(super) fn no_such_key() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no-such-key", "There is no such key", "the key doesn't exist, or its time is over")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-key",
+            "There is no such key",
+            "the key doesn't exist, or its time is over",
+        )
     }
 
     pub(super) fn no_such_group() -> Self {
@@ -92,7 +105,13 @@ impl Problem {
     }
 
     pub(super) fn unauthorized(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "It is not known who asks", detail).with(
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "It is not known who asks",
+            detail,
+        )
+        .with(
             WWW_AUTHENTICATE,
             HeaderValue::from_static("Basic realm=\"annulus\", charset=\"UTF-8\""),
         )
@@ -163,7 +182,12 @@ impl Problem {
 
     /// The request may have been done, and may not.
     pub(super) fn uncertain(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "uncertain", "It is not known whether the change was made", detail)
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "uncertain",
+            "It is not known whether the change was made",
+            detail,
+        )
     }
 
     /// An error reply, without its leading `-`.
@@ -172,26 +196,48 @@ impl Problem {
         let text = text.to_owned();
         match code {
             "NOAUTH" | "WRONGPASS" => Self::unauthorized(text),
-            "NOPERM" => Self::new(StatusCode::FORBIDDEN, "forbidden", "The user may not do this", text),
+            "NOPERM" => Self::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "The user may not do this",
+                text,
+            ),
             "WRONGTYPE" => Self::new(
                 StatusCode::CONFLICT,
                 "wrong-type",
                 "The key holds no string",
                 "the key holds a collection; over HTTP there are strings only",
             ),
-            "THROTTLED" => Self::new(StatusCode::TOO_MANY_REQUESTS, "throttled", "The tenant's rate is used up", text)
-                .with(RETRY_AFTER, RETRY_AFTER_S),
-            "OOM" => Self::new(StatusCode::INSUFFICIENT_STORAGE, "out-of-memory", "There is no memory for the value", text),
+            "THROTTLED" => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "throttled",
+                "The tenant's rate is used up",
+                text,
+            )
+            .with(RETRY_AFTER, RETRY_AFTER_S),
+            "OOM" => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "out-of-memory",
+                "There is no memory for the value",
+                text,
+            ),
             "UNCERTAIN" => Self::uncertain(text),
-            "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" | "MOVED" | "BUSY" | "LOADING" => Self::unavailable(text),
-            "ERR" if text.contains("connections to this node already") => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-connections", "The tenant has too many connections", text)
-                    .with(RETRY_AFTER, RETRY_AFTER_S)
-                    .and_end()
-            }
-            "ERR" if text.starts_with("a value of tenant") || text.starts_with("an entry of") => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The value is too long", text)
-            }
+            "MOVED" => Self::unavailable("the key's slot is on its way from one node to another"),
+            "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" | "BUSY" | "LOADING" => Self::unavailable(text),
+            "ERR" if text.contains("connections to this node already") => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-connections",
+                "The tenant has too many connections",
+                text,
+            )
+            .with(RETRY_AFTER, RETRY_AFTER_S)
+            .and_end(),
+            "ERR" if text.starts_with("a value of tenant") || text.starts_with("an entry of") => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "The value is too long",
+                text,
+            ),
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -231,11 +277,26 @@ mod tests {
         let table = [
             ("NOAUTH Authentication required.", 401),
             ("NOPERM User u has no permissions to run the 'get' command", 403),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", 409),
-            ("THROTTLED tenant a/b may run 5 operations a second on this node", 429),
-            ("ERR tenant a/b has its 5 connections to this node already; close some", 429),
-            ("ERR a value of tenant a/b may have 5 bytes at most, by its quota", 413),
-            ("ERR an entry of 5 bytes does not fit in maxmemory of 4 bytes", 413),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                409,
+            ),
+            (
+                "THROTTLED tenant a/b may run 5 operations a second on this node",
+                429,
+            ),
+            (
+                "ERR tenant a/b has its 5 connections to this node already; close some",
+                429,
+            ),
+            (
+                "ERR a value of tenant a/b may have 5 bytes at most, by its quota",
+                413,
+            ),
+            (
+                "ERR an entry of 5 bytes does not fit in maxmemory of 4 bytes",
+                413,
+            ),
             ("OOM command not allowed when used memory > 'maxmemory'.", 507),
             ("CLUSTERDOWN Hash slot not served", 503),
             ("TRYAGAIN Slot 5 is being handed over", 503),

@@ -45,7 +45,11 @@ fn single(header: &str, len: usize) -> Option<Part> {
         }
         last.saturating_add(1).min(len)
     };
-    Some(if first < len { Part::Of(first..end) } else { Part::Beyond })
+    Some(if first < len {
+        Part::Of(first..end)
+    } else {
+        Part::Beyond
+    })
 }
 
 /// Digits; what is larger than any value is as large as can be.

@@ -69,7 +69,16 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_no_reply() {
-        for bytes in ["", "+", "+OK\r", "$3\r\nab", "$3\r\nabc", "$3\r\nabcde", "*0\r\n", ":x\r\n"] {
+        for bytes in [
+            "",
+            "+",
+            "+OK\r",
+            "$3\r\nab",
+            "$3\r\nabc",
+            "$3\r\nabcde",
+            "*0\r\n",
+            ":x\r\n",
+        ] {
             assert_eq!(read(bytes.as_bytes(), &mut 0), None, "{bytes:?}");
         }
     }

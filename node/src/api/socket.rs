@@ -48,7 +48,9 @@ impl<S> Socket<S> {
                 Poll::Ready(Ok(done))
             }
             Poll::Pending => {
-                let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_PATIENCE)));
+                let timer = self
+                    .stalled
+                    .get_or_insert_with(|| Box::pin(sleep(WRITE_PATIENCE)));
                 match timer.as_mut().poll(context) {
                     Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Poll::Pending => Poll::Pending,

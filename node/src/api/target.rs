@@ -40,7 +40,9 @@ impl Target {
         if let Some(key) = path.strip_prefix("/v1/keys/") {
             return Ok(Self::Key(decode_key(key)?));
         }
-        let in_group = path.strip_prefix("/v1/groups/").and_then(|rest| rest.split_once('/'));
+        let in_group = path
+            .strip_prefix("/v1/groups/")
+            .and_then(|rest| rest.split_once('/'));
         if let Some((group, key)) = in_group {
             return Ok(Self::InGroup {
                 group: decode_key(group)?,
@@ -61,10 +63,14 @@ impl Target {
 
 fn decode_key(text: &str) -> Result<Vec<u8>, Problem> {
     let key = decode(text.as_bytes()).ok_or_else(|| {
-        Problem::bad_request("the path has a % that is not followed by two hexadecimal digits; write %25 for a percent sign")
+        Problem::bad_request(
+            "the path has a % that is not followed by two hexadecimal digits; write %25 for a percent sign",
+        )
     })?;
     if key.is_empty() {
-        return Err(Problem::bad_request("the path ends where the name of a key or a group should be"));
+        return Err(Problem::bad_request(
+            "the path ends where the name of a key or a group should be",
+        ));
     }
     Ok(key)
 }
@@ -92,7 +98,11 @@ fn hex(digit: u8) -> Option<u8> {
 /// The time to live that a query asks for, in milliseconds; `None` without one. Only PUT may have it.
 pub(super) fn ttl_ms(query: Option<&str>, may_have_ttl: bool) -> Result<Option<u64>, Problem> {
     let mut ttl_ms = None;
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    for pair in query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+    {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if name != "ttl_ms" || !may_have_ttl {
             let name = name.escape_default();
@@ -104,7 +114,10 @@ pub(super) fn ttl_ms(query: Option<&str>, may_have_ttl: bool) -> Result<Option<u
             return Err(Problem::bad_request("ttl_ms is given twice"));
         }
         let is_number = (1..=16).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
-        let number = value.parse().ok().filter(|number| is_number && (1..=TTL_MS_MAX).contains(number));
+        let number = value
+            .parse()
+            .ok()
+            .filter(|number| is_number && (1..=TTL_MS_MAX).contains(number));
         ttl_ms = Some(number.ok_or_else(|| {
             Problem::bad_request(format!(
                 "ttl_ms must be a whole number of milliseconds from 1 to {TTL_MS_MAX}"

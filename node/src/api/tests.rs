@@ -100,7 +100,10 @@ fn every_status_of_the_document_is_one_that_the_method_answers_and_the_other_way
                 if of_method(methods) && method != "head" {
                     let response = resolve(&document, &responses[status]);
                     let schema = &response["content"]["application/problem+json"]["schema"];
-                    assert_eq!(schema["$ref"], "#/components/schemas/Problem", "{method} {path} {status}");
+                    assert_eq!(
+                        schema["$ref"], "#/components/schemas/Problem",
+                        "{method} {path} {status}"
+                    );
                 }
             }
         }

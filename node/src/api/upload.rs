@@ -68,7 +68,11 @@ impl Upload {
         if self.is_over {
             return true;
         }
-        let is_little = self.body.size_hint().upper().is_some_and(|bytes| bytes <= UNWANTED_BYTES_MAX);
+        let is_little = self
+            .body
+            .size_hint()
+            .upper()
+            .is_some_and(|bytes| bytes <= UNWANTED_BYTES_MAX);
         if !is_little || (waits_to_be_asked && self.received == 0) {
             return false;
         }

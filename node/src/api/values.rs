@@ -86,7 +86,9 @@ pub(super) async fn get(
             value.slice(range)
         }
     };
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     *response.body_mut() = Full::new(body);
     Ok(response)
 }
@@ -128,7 +130,9 @@ pub(super) async fn put(
     upload: &mut Upload,
 ) -> Result<Answer, Problem> {
     if headers.contains_key(CONTENT_RANGE) {
-        return Err(Problem::bad_request("a value is replaced as a whole; leave Content-Range out"));
+        return Err(Problem::bad_request(
+            "a value is replaced as a whole; leave Content-Range out",
+        ));
     }
     let conditions = Conditions::parse(headers)?;
     let bytes_max = caller.value_bytes_max();
@@ -169,7 +173,9 @@ pub(super) async fn put(
                 };
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = status;
-                response.headers_mut().insert(ETAG, etag.header().map_err(failed)?);
+                response
+                    .headers_mut()
+                    .insert(ETAG, etag.header().map_err(failed)?);
                 return Ok(response);
             }
             (Item::Null, Simple::Depends) => {}

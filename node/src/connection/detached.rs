@@ -108,12 +108,10 @@ impl Pipeline {
             return Stop::No;
         };
         let mut timer = pin!(sleep(look_again));
-        poll_fn(
-            |context| match self.session.client.poll_stop(context.waker()) {
-                Stop::Kill => Poll::Ready(Stop::Kill),
-                Stop::No | Stop::Drain => timer.as_mut().poll(context).map(|()| Stop::No),
-            },
-        )
+        poll_fn(|context| match self.session.client.poll_stop(context.waker()) {
+            Stop::Kill => Poll::Ready(Stop::Kill),
+            Stop::No | Stop::Drain => timer.as_mut().poll(context).map(|()| Stop::No),
+        })
         .await
     }
 

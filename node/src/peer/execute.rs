@@ -21,14 +21,20 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
 async fn next(requests: &mut Streaming<ExecuteRequest>) -> Result<ExecuteRequest, Status> {
     match tokio::time::timeout(PIECE_TIMEOUT, requests.message()).await {
         Ok(Ok(Some(message))) => Ok(message),
-        Ok(Ok(None)) => Err(Status::invalid_argument("the request ended before its last message")),
-        Ok(Err(status)) => Err(Status::invalid_argument(format!("the request broke off: {status}"))),
+        Ok(Ok(None)) => Err(Status::invalid_argument(
+            "the request ended before its last message",
+        )),
+        Ok(Err(status)) => Err(Status::invalid_argument(format!(
+            "the request broke off: {status}"
+        ))),
         Err(_) => Err(Status::failed_precondition("the request came too slowly")),
     }
 }
 
 /// The message that says who asks.
-pub(super) async fn first_message(requests: &mut Streaming<ExecuteRequest>) -> Result<ExecuteRequest, Status> {
+pub(super) async fn first_message(
+    requests: &mut Streaming<ExecuteRequest>,
+) -> Result<ExecuteRequest, Status> {
     next(requests).await
 }
 

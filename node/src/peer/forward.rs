@@ -10,7 +10,7 @@ use std::time::Duration;
 use annulus_proto::credentials::LiveCredentials;
 use annulus_proto::tenants::TenantId;
 use annulus_proto::v1::{ExecuteReply, ExecuteRequest};
-use annulus_ring::Slot;
+use annulus_ring::{Address, Incarnation, NodeId, Slot};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tonic::{Code, Status};
@@ -21,6 +21,9 @@ use crate::cluster::ClusterState;
 
 /// An answer is waited for so long, piece by piece. That a peer is gone is noticed much sooner, by its silence.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// So many nodes are asked one after the other who serves a slot.
+const HOPS_MAX: usize = 4;
 
 /// Larger replies than these are no node's.
 const REPLIES_BYTES_MAX: u64 = 1 << 31;
@@ -34,6 +37,13 @@ pub enum ForwardError {
     /// They may have been executed.
     #[error("{0}")]
     Unknown(String),
+}
+
+/// Where the first reply sends whoever asked.
+fn moved_to(replies: &[u8]) -> Option<&str> {
+    let rest = replies.strip_prefix(b"-MOVED ")?;
+    let line = rest.split(|&byte| byte == b'\r').next()?;
+    Some(std::str::from_utf8(line).ok()?.split_once(' ')?.1)
 }
 
 /// Takes commands to their slots' owners, for one thread.
@@ -63,15 +73,39 @@ impl Forwarder {
     }
 
     /// Has commands, all about that slot, answered by whoever serves it. Their replies are in RESP2.
-    pub async fn execute(&self, slot: Slot, tenant: TenantId, commands: Bytes) -> Result<Bytes, ForwardError> {
+    ///
+    /// While slots move, only the two nodes between which one moves know who serves it; so whoever doesn't is asked who does.
+    pub async fn execute(
+        &self,
+        slot: Slot,
+        tenant: TenantId,
+        commands: Bytes,
+    ) -> Result<Bytes, ForwardError> {
+        let own = &self.state.identity().node_id;
         let not_executed = |why: &str| ForwardError::NotExecuted(why.to_owned());
-        let server = self.state.server_of(slot);
-        let own = self.state.identity();
-        let server = server.ok_or_else(|| not_executed("nobody serves the slot"))?;
-        if server.0 == own.node_id {
-            return Err(not_executed("the slot has just come here"));
-        }
+        let mut server = self.state.server_of(slot);
         self.forget_the_gone();
+        for _ in 0..HOPS_MAX {
+            let next = server.ok_or_else(|| not_executed("nobody serves the slot"))?;
+            if next.0 == *own {
+                break;
+            }
+            let replies = self.execute_at(next, tenant, commands.clone()).await?;
+            let Some(address) = moved_to(&replies) else {
+                return Ok(replies);
+            };
+            server = self.state.server_at(address);
+        }
+        Err(not_executed("the slot is on its way from one node to another"))
+    }
+
+    /// Has commands answered by that life of that member.
+    async fn execute_at(
+        &self,
+        server: (NodeId, Incarnation, Address),
+        tenant: TenantId,
+        commands: Bytes,
+    ) -> Result<Bytes, ForwardError> {
         let link = self.links.client_of(server, Purpose::Commands);
         let mut client = link.map_err(|error| ForwardError::NotExecuted(error.to_string()))?;
         let is_sent = Arc::new(AtomicBool::new(false));
@@ -79,7 +113,10 @@ impl Forwarder {
         let failed = |status: Status| {
             let refused = matches!(
                 status.code(),
-                Code::FailedPrecondition | Code::ResourceExhausted | Code::InvalidArgument | Code::Unimplemented
+                Code::FailedPrecondition
+                    | Code::ResourceExhausted
+                    | Code::InvalidArgument
+                    | Code::Unimplemented
             );
             if refused || !is_sent.load(Ordering::Acquire) {
                 ForwardError::NotExecuted(status.message().to_owned())
@@ -97,10 +134,15 @@ impl Forwarder {
             let Some(piece) = piece.await.map_err(too_late)?.map_err(failed)? else {
                 break;
             };
-            let ExecuteReply { replies: piece, bytes } = piece;
+            let ExecuteReply {
+                replies: piece,
+                bytes,
+            } = piece;
             let left = *missing.get_or_insert(bytes);
             if left > REPLIES_BYTES_MAX || piece.len() as u64 > left {
-                return Err(failed(Status::data_loss("the slot's owner answers more than it says")));
+                return Err(failed(Status::data_loss(
+                    "the slot's owner answers more than it says",
+                )));
             }
             if replies.is_empty() && piece.len() as u64 == left {
                 return Ok(piece);
@@ -133,7 +175,9 @@ impl Forwarder {
             if is_done {
                 is_sent.store(true, Ordering::Release);
             }
-            let (sender, tenant) = first.take().map_or((None, 0), |(sender, tenant)| (Some(sender), tenant));
+            let (sender, tenant) = first
+                .take()
+                .map_or((None, 0), |(sender, tenant)| (Some(sender), tenant));
             Some(ExecuteRequest {
                 sender,
                 tenant,

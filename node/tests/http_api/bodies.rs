@@ -48,7 +48,11 @@ fn what_a_request_holds_is_charged_and_bounded() {
     let mut http = HttpClient::connect(server.api_addr);
     // Longer than the budget: refused before all of it has come, or as an entry.
     let value = large(40 * MIB);
-    http.send_head("PUT", "/v1/keys/large", &[&format!("Content-Length: {}", value.len())]);
+    http.send_head(
+        "PUT",
+        "/v1/keys/large",
+        &[&format!("Content-Length: {}", value.len())],
+    );
     for piece in value.chunks(MIB) {
         if http.try_send(piece).is_err() {
             break;
@@ -72,7 +76,11 @@ fn a_value_may_come_in_chunks_of_unknown_number() {
     let mut http = HttpClient::connect(server.api_addr);
     let value = large(3 * MIB + 17);
     for lines in [&[][..], &["If-None-Match: \"x\""], &["If-Match: *"]] {
-        http.send_head("PUT", "/v1/keys/k?ttl_ms=100000", &[&["Transfer-Encoding: chunked"], lines].concat());
+        http.send_head(
+            "PUT",
+            "/v1/keys/k?ttl_ms=100000",
+            &[&["Transfer-Encoding: chunked"], lines].concat(),
+        );
         for piece in value.chunks(100_001) {
             http.send(format!("{:x}\r\n", piece.len()).as_bytes());
             http.send(piece);
@@ -91,7 +99,10 @@ fn a_value_may_come_in_chunks_of_unknown_number() {
         let got = http.ask("GET", &format!("/v1/keys/{key}"), &[]);
         assert_eq!((got.status, got.body.len()), (200, 0));
     }
-    assert_eq!(http.ask("GET", "/v1/keys/empty", &["Range: bytes=0-"]).status, 416);
+    assert_eq!(
+        http.ask("GET", "/v1/keys/empty", &["Range: bytes=0-"]).status,
+        416
+    );
 }
 
 #[test]
@@ -135,7 +146,11 @@ fn a_body_is_asked_for_only_when_it_is_wanted() {
     assert_eq!(known.receive(false).status, 100);
     known.send(b"new");
     assert_eq!(known.receive(false).status, 204);
-    known.send_head("PUT", "/v1/keys/k", &[&expect[..], &["If-None-Match: *"]].concat());
+    known.send_head(
+        "PUT",
+        "/v1/keys/k",
+        &[&expect[..], &["If-None-Match: *"]].concat(),
+    );
     // Decided with the write alone.
     assert_eq!(known.receive(false).status, 100);
     known.send(b"new");

@@ -26,12 +26,20 @@ fn whoever_has_the_value_is_told_so() {
             if status == 304 {
                 assert_eq!(response.tag(), tag);
                 assert!(response.header("annulus-ttl-ms").is_some());
-                assert!(response.header("cache-control").unwrap().starts_with("private, max-age="));
+                assert!(
+                    response
+                        .header("cache-control")
+                        .unwrap()
+                        .starts_with("private, max-age=")
+                );
             }
         }
     }
     assert_eq!(http.ask("GET", "/v1/keys/none", &["If-Match: *"]).status, 412);
-    assert_eq!(http.ask("GET", "/v1/keys/none", &["If-None-Match: *"]).status, 404);
+    assert_eq!(
+        http.ask("GET", "/v1/keys/none", &["If-None-Match: *"]).status,
+        404
+    );
 }
 
 #[test]
@@ -40,7 +48,10 @@ fn changes_are_made_under_conditions() {
     let mut http = HttpClient::connect(server.api_addr);
     let target = "/v1/keys/k";
     // Nothing there yet.
-    assert_eq!(http.put(target, &["If-Match: *"], b"1").problem(), "precondition-failed");
+    assert_eq!(
+        http.put(target, &["If-Match: *"], b"1").problem(),
+        "precondition-failed"
+    );
     assert_eq!(http.put(target, &["If-Match: \"x\""], b"1").status, 412);
     assert_eq!(http.ask("DELETE", target, &["If-Match: *"]).status, 412);
     assert_eq!(http.ask("DELETE", target, &["If-None-Match: *"]).status, 404);
@@ -64,7 +75,10 @@ fn changes_are_made_under_conditions() {
     assert_eq!(http.put(target, &[&unless_three], b"4").status, 412);
     assert_eq!(http.ask("DELETE", target, &[&unless_three]).status, 412);
     assert_eq!(http.put(target, &["If-None-Match: \"x\""], b"4").status, 204);
-    assert_eq!(http.put("/v1/keys/new", &["If-None-Match: \"x\""], b"4").status, 204);
+    assert_eq!(
+        http.put("/v1/keys/new", &["If-None-Match: \"x\""], b"4").status,
+        204
+    );
     assert_eq!(http.ask("DELETE", target, &["If-None-Match: \"x\""]).status, 204);
     let five = http.put(target, &[], b"5").tag();
     let if_either = format!("If-Match: \"x\", {five}");
@@ -99,7 +113,9 @@ fn of_many_who_change_the_same_value_none_is_lost() {
             });
         }
     });
-    let sum = HttpClient::connect(server.api_addr).ask("GET", "/v1/keys/sum", &[]).body;
+    let sum = HttpClient::connect(server.api_addr)
+        .ask("GET", "/v1/keys/sum", &[])
+        .body;
     assert_eq!(sum, (CLIENTS * CHANGES).to_string().into_bytes());
 }
 
@@ -118,7 +134,12 @@ fn ranges() {
         (&["Range: lines=1-2"], 200, None, b"0123456789"),
         (&["Range: bytes=2-4", &same], 206, Some("bytes 2-4/10"), b"234"),
         (&["Range: bytes=2-4", "If-Range: \"x\""], 200, None, b"0123456789"),
-        (&["Range: bytes=50-60", "If-Range: \"x\""], 200, None, b"0123456789"),
+        (
+            &["Range: bytes=50-60", "If-Range: \"x\""],
+            200,
+            None,
+            b"0123456789",
+        ),
         (&["Range: bytes=2-4", &not_match], 304, None, b""),
     ];
     for (lines, status, content_range, body) in table {
@@ -128,10 +149,17 @@ fn ranges() {
         assert_eq!(response.body, body, "{lines:?}");
     }
     let beyond = http.ask("GET", "/v1/keys/k", &["Range: bytes=10-"]);
-    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */10")));
+    assert_eq!(
+        (beyond.status, beyond.header("content-range")),
+        (416, Some("bytes */10"))
+    );
     assert_eq!(beyond.problem(), "range-not-satisfiable");
     // Ranges are of GET alone, and a value is put as a whole.
     let head = http.ask("HEAD", "/v1/keys/k", &["Range: bytes=2-4"]);
     assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
-    assert_eq!(http.put("/v1/keys/k", &["Content-Range: bytes 0-0/10"], b"x").status, 400);
+    assert_eq!(
+        http.put("/v1/keys/k", &["Content-Range: bytes 0-0/10"], b"x")
+            .status,
+        400
+    );
 }

@@ -1,5 +1,9 @@
 //! The data over HTTP, as clients see it.
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "tests fail where they stand")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "tests fail where they stand"
+)]
 
 mod bodies;
 mod conditions;

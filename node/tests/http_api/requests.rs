@@ -74,7 +74,11 @@ fn statuses_and_problems() {
     let mut http = HttpClient::connect(server.api_addr);
     for (method, target, status, problem) in table {
         let response = http.ask(method, target, &[]);
-        assert_eq!((response.status, response.problem().as_str()), (status, problem), "{method} {target}");
+        assert_eq!(
+            (response.status, response.problem().as_str()),
+            (status, problem),
+            "{method} {target}"
+        );
         let allow = response.header("allow");
         match status {
             405 if target.starts_with("/v1/keys") => assert_eq!(allow, Some("GET, HEAD, PUT, DELETE")),
@@ -84,18 +88,35 @@ fn statuses_and_problems() {
     }
     assert_eq!(http.ask("GET", "/v1/keys/number", &[]).body, b"42");
     // What isn't HTTP, or too much of it, is refused before anybody looks at it.
-    let long = format!("GET /v1/keys/{} HTTP/1.1\r\nHost: n\r\n\r\n", "k".repeat(80 << 10));
+    let long = format!(
+        "GET /v1/keys/{} HTTP/1.1\r\nHost: n\r\n\r\n",
+        "k".repeat(80 << 10)
+    );
     for (head, status) in [
         ("GET  HTTP/1.1\r\n\r\n", 400),
         ("GET /v1/keys/k HTTP/1.1\r\nHost : n\r\n\r\n", 400),
-        ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1, 2\r\n\r\n", 400),
-        ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        ("PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked, x\r\n\r\n", 400),
+        (
+            "PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1, 2\r\n\r\n",
+            400,
+        ),
+        (
+            "PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+        ),
+        (
+            "PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked, x\r\n\r\n",
+            400,
+        ),
         (&long, 414),
     ] {
         let mut http = HttpClient::connect(server.api_addr);
         http.send(head.as_bytes());
-        assert_eq!(http.receive(false).status, status, "{}", &head[..head.len().min(100)]);
+        assert_eq!(
+            http.receive(false).status,
+            status,
+            "{}",
+            &head[..head.len().min(100)]
+        );
         assert!(http.is_over());
     }
     redis.check("GET k", "$1\r\nv\r\n");
@@ -134,11 +155,17 @@ fn a_time_to_live_is_asked_for_and_told() {
     let got = http.ask("GET", "/v1/keys/k", &[]);
     let ttl_ms: u64 = got.header("annulus-ttl-ms").unwrap().parse().unwrap();
     assert!((60_000..=90_500).contains(&ttl_ms), "{ttl_ms}");
-    let max_age = got.header("cache-control").unwrap().strip_prefix("private, max-age=");
+    let max_age = got
+        .header("cache-control")
+        .unwrap()
+        .strip_prefix("private, max-age=");
     assert_eq!(max_age.unwrap().parse(), Ok(ttl_ms / 1000));
     assert_eq!(http.put("/v1/keys/k", &[], b"v").status, 204);
     redis.check("TTL k", ":-1\r\n");
-    assert_eq!(http.put("/v1/keys/k?ttl_ms=9007199254740991", &[], b"v").status, 204);
+    assert_eq!(
+        http.put("/v1/keys/k?ttl_ms=9007199254740991", &[], b"v").status,
+        204
+    );
     assert_eq!(http.ask("GET", "/v1/keys/k", &[]).status, 200);
 }
 
@@ -154,13 +181,23 @@ fn a_connection_is_a_client_among_the_others() {
     assert_eq!(http.put("/v1/keys/k", &[], b"v").status, 204);
     let list = redis.ask("CLIENT LIST");
     let line = list.lines().find(|line| line.contains("cmd=set")).expect(&list);
-    let id = line.split(' ').next().unwrap().split('=').nth(1).unwrap().to_owned();
+    let id = line
+        .split(' ')
+        .next()
+        .unwrap()
+        .split('=')
+        .nth(1)
+        .unwrap()
+        .to_owned();
 
     let mut third = HttpClient::connect(server.api_addr);
     assert_eq!(third.ask("GET", "/v1/keys/k", &[]).status, 200);
     let mut refused = HttpClient::connect(server.api_addr);
     let response = refused.receive(false);
-    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        (response.status, response.header("retry-after")),
+        (503, Some("1"))
+    );
 
     assert_eq!(redis.ask(&format!("CLIENT KILL ID {id}")), ":1\r\n");
     assert!(http.is_over());

@@ -58,8 +58,14 @@ fn every_request_says_who_asks() {
     let mut http = HttpClient::connect(server.api_addr);
     let get = |http: &mut HttpClient| http.ask("GET", "/v1/keys/k", &[]);
     let refused = get(&mut http);
-    assert_eq!((refused.status, refused.problem().as_str()), (401, "unauthorized"));
-    assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"annulus\", charset=\"UTF-8\""));
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (401, "unauthorized")
+    );
+    assert_eq!(
+        refused.header("www-authenticate"),
+        Some("Basic realm=\"annulus\", charset=\"UTF-8\"")
+    );
     for (authorization, status) in [
         (basic("default", "wrong"), 401),
         (basic("default", "sesame"), 404),
@@ -119,7 +125,7 @@ fn rules_are_those_of_the_commands() {
         tenant(2, "writer", "+set", Quota::default()),
         tenant(3, "cleaner", "+del", Quota::default()),
     ]);
-    let mut user = |name: &str, expected: [u16; 3]| {
+    let user = |name: &str, expected: [u16; 3]| {
         let mut http = log_in(&server, name);
         let found = [
             http.put("/v1/keys/k?ttl_ms=90000", &[], b"v").status,
@@ -132,12 +138,20 @@ fn rules_are_those_of_the_commands() {
     user("writer", [204, 403, 403]);
     user("cleaner", [403, 403, 404]);
     // Who may not ask for the time to live isn't told, and gets the value.
-    adopt(&server, 2, vec![tenant(1, "reader", "+get +set", Quota::default())]);
+    adopt(
+        &server,
+        2,
+        vec![tenant(1, "reader", "+get +set", Quota::default())],
+    );
     let mut reader = log_in(&server, "reader");
     assert_eq!(reader.put("/v1/keys/k?ttl_ms=90000", &[], b"v").status, 204);
     let got = reader.ask("GET", "/v1/keys/k", &[]);
     assert_eq!((got.status, got.header("annulus-ttl-ms")), (200, None));
-    adopt(&server, 3, vec![tenant(1, "reader", "+get +pttl", Quota::default())]);
+    adopt(
+        &server,
+        3,
+        vec![tenant(1, "reader", "+get +pttl", Quota::default())],
+    );
     let got = reader.ask("GET", "/v1/keys/k", &[]);
     assert!(got.header("annulus-ttl-ms").is_some());
     assert_eq!(reader.put("/v1/keys/k", &[], b"v").problem(), "forbidden");
@@ -163,14 +177,20 @@ fn quotas_hold() {
     assert_eq!(second.ask("HEAD", "/v1/keys/other", &[]).status, 404);
     let mut third = log_in(&server, "a");
     let refused = third.ask("GET", "/v1/keys/k", &[]);
-    assert_eq!((refused.status, refused.problem().as_str()), (429, "too-many-connections"));
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (429, "too-many-connections")
+    );
     assert!(refused.header("retry-after").is_some());
 
     let throttled = (0..1000)
         .map(|_| http.ask("GET", "/v1/keys/other", &[]))
         .find(|response| response.status != 404)
         .expect("ten a second are soon used up");
-    assert_eq!((throttled.status, throttled.problem().as_str()), (429, "throttled"));
+    assert_eq!(
+        (throttled.status, throttled.problem().as_str()),
+        (429, "throttled")
+    );
     assert!(throttled.header("retry-after").is_some());
 }
 

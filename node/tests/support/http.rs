@@ -14,7 +14,10 @@ pub struct Response {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -26,11 +29,18 @@ impl Response {
     /// The last part of a problem's type.
     #[track_caller]
     pub fn problem(&self) -> String {
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self:?}"
+        );
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(body["status"], self.status);
         assert!(body["title"].is_string() && body["detail"].is_string(), "{body}");
-        let kind = body["type"].as_str().unwrap().strip_prefix("tag:annulus.dev,2026:http/");
+        let kind = body["type"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("tag:annulus.dev,2026:http/");
         kind.unwrap().to_owned()
     }
 }
@@ -126,7 +136,11 @@ impl<S: Read + Write> HttpClient<S> {
             return response;
         }
         if !is_head && status != 204 && status != 304 {
-            let len = response.header("content-length").expect("a length").parse().unwrap();
+            let len = response
+                .header("content-length")
+                .expect("a length")
+                .parse()
+                .unwrap();
             response.body.resize(len, 0);
             self.stream.read_exact(&mut response.body).unwrap();
         }
