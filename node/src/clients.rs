@@ -346,7 +346,19 @@ impl Clients {
             }
             strangers.come(remote.ip());
         }
-        let client = Arc::new(Client {
+        let client = Arc::new(self.new_client((remote, local), now_ms, !needs_password));
+        by_id.insert(client.id, Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Another node, which speaks for a client of its own. It is not counted, and nobody finds it by its number.
+    pub fn of_peer(&self, now_ms: u64) -> Arc<Client> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Arc::new(self.new_client((nowhere, nowhere), now_ms, true))
+    }
+
+    fn new_client(&self, (remote, local): (SocketAddr, SocketAddr), now_ms: u64, is_known: bool) -> Client {
+        Client {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             remote,
             local,
@@ -367,13 +379,11 @@ impl Clients {
             tracking: Mutex::default(),
             login: Mutex::default(),
             tenant: AtomicU32::new(0),
-            is_known: AtomicBool::new(!needs_password),
+            is_known: AtomicBool::new(is_known),
             stranger_since_ms: AtomicU64::new(now_ms),
             stop: AtomicU8::new(Stop::No as u8),
             waker: AtomicWaker::new(),
-        });
-        by_id.insert(client.id, Arc::clone(&client));
-        Ok(client)
+        }
     }
 
     /// Forgets a client that is gone.

@@ -265,6 +265,16 @@ impl ClusterState {
         self.control.lock().table.document().cloned()
     }
 
+    /// Which life of which member serves the slot, as far as this node knows, and where.
+    pub fn server_of(&self, slot: Slot) -> Option<(NodeId, Incarnation, Address)> {
+        self.published.read().life_of_server(slot)
+    }
+
+    /// The member to which `MOVED` sends clients without TLS by that address.
+    pub fn server_at(&self, address: &str) -> Option<(NodeId, Incarnation, Address)> {
+        self.published.read().life_at(address)
+    }
+
     /// The adopted epoch.
     pub fn epoch(&self) -> Epoch {
         self.published.read().view.epoch

@@ -46,6 +46,10 @@ pub struct Config {
     pub bind: Option<SocketAddr>,
     /// Address for clients with TLS, and what they are shown.
     pub tls: Option<(SocketAddr, ClientTlsFiles)>,
+    /// Address for clients over HTTP without TLS.
+    pub api_bind: Option<SocketAddr>,
+    /// The same with TLS; with this there is `tls` too.
+    pub api_tls_bind: Option<SocketAddr>,
     /// Address for health and metrics; `None` for a node that serves none.
     pub http_bind: Option<SocketAddr>,
     /// Alone or member of a ring.
@@ -218,6 +222,10 @@ pub fn resolve(
     if bind.is_none() && tls.is_none() {
         return Err(ConfigError::NoClients);
     }
+    if flags.api_tls_bind.is_some() && tls.is_none() {
+        let (given, missing) = ("--api-tls-bind", "--tls-bind");
+        return Err(ConfigError::Incomplete { given, missing });
+    }
     let role = resolve_role(flags)?;
     let http_bind = match role {
         Role::Standalone => flags.http_bind,
@@ -238,6 +246,8 @@ pub fn resolve(
         ("--bind", bind),
         ("--tls-bind", tls_bind),
         ("--http-bind", http_bind),
+        ("--api-bind", flags.api_bind),
+        ("--api-tls-bind", flags.api_tls_bind),
         ("--peer-bind", peer_bind),
     ])?;
     let (budget_bytes, budget_source) = resolve_budget(flags.max_memory, machine)?;
@@ -245,6 +255,8 @@ pub fn resolve(
     Ok(Config {
         bind,
         tls,
+        api_bind: flags.api_bind,
+        api_tls_bind: flags.api_tls_bind,
         http_bind,
         role,
         budget_bytes,

@@ -11,6 +11,8 @@
 //! What other threads have put into the client's mailbox goes out between replies: behind each command, and whenever
 //! all replies are sent.
 
+mod detached;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -44,6 +46,8 @@ use crate::store::limits::Rate;
 use crate::tenants::{TURN_MAX, Turn, take_turn};
 use crate::tls::ClientStream;
 use crate::transaction::{Transaction, Watched};
+
+pub use detached::Answered;
 
 /// No command is executed while the client has so many bytes of replies to read.
 pub const OUTPUT_BYTES_SOFT_MAX: usize = 1 << 20;
@@ -103,6 +107,12 @@ pub struct Pipeline {
     slot_awaited_since_ms: Option<u64>,
     /// The connection can't go on: not even the replies are to be sent.
     broken: bool,
+    /// No command is executed while so many bytes of replies wait to be sent.
+    output_bytes_soft_max: usize,
+    /// Executed commands stay in front of `input`: somebody may have to send them on, or have them executed again.
+    keeps_executed: bool,
+    /// How many bytes of `input` those are.
+    executed_bytes: usize,
 }
 
 /// What complete commands wait for before they are executed.
@@ -120,6 +130,18 @@ enum WaitsFor {
     Rate(u64),
     /// Keys are being loaded from their group's origin.
     Load,
+}
+
+impl WaitsFor {
+    /// When to look again whether it is over, if nobody is told of that.
+    fn look_again(self) -> Option<Duration> {
+        match self {
+            // One slot's end of a move takes milliseconds.
+            Self::Slot => Some(SLOT_LOOK),
+            Self::Rate(ms) => Some(Duration::from_millis(ms)),
+            Self::Client | Self::Pause | Self::Turn => None,
+        }
+    }
 }
 
 impl Pipeline {
@@ -143,6 +165,9 @@ impl Pipeline {
             waiting: None,
             slot_awaited_since_ms: None,
             broken: false,
+            output_bytes_soft_max: OUTPUT_BYTES_SOFT_MAX,
+            keeps_executed: false,
+            executed_bytes: 0,
         }
     }
 
@@ -157,17 +182,17 @@ impl Pipeline {
             return;
         }
         self.waits_for = None;
-        if self.input.is_empty() || !self.session.unsettled.is_empty() {
+        if self.input.len() == self.executed_bytes || !self.session.unsettled.is_empty() {
             return;
         }
         self.session.client.active_at_ms.store(now_ms, Ordering::Relaxed);
         self.make_room_for_replies();
         let bulk_bytes_max = self.node.settings.bulk_bytes_max();
-        let (mut consumed, mut commands, mut ahead) = (0, 0, LookAhead::new());
+        let (mut consumed, mut commands, mut ahead) = (self.executed_bytes, 0, LookAhead::new());
         let begun = self.session.login.is_some().then(clock::monotonic);
         let tenant = self.session.keyspace.id();
         while !self.session.closing {
-            if self.unsent_replies().len() >= OUTPUT_BYTES_SOFT_MAX {
+            if self.unsent_replies().len() >= self.output_bytes_soft_max {
                 self.waits_for = Some(WaitsFor::Client);
                 break;
             }
@@ -245,6 +270,9 @@ impl Pipeline {
         ahead.end(&mut self.parser);
         if self.session.closing {
             self.input.clear();
+            self.executed_bytes = 0;
+        } else if self.keeps_executed {
+            self.executed_bytes = consumed;
         } else {
             self.input.advance(consumed);
         }
@@ -392,6 +420,38 @@ impl Pipeline {
     fn note_sent(&self, bytes: usize) {
         self.stats.net_output_bytes.add(bytes as u64);
         self.session.client.usage.sent_bytes.add(bytes as u64);
+    }
+
+    /// Executes what has arrived, in the tenant's turn, and waits until the copies have it. `Kill`: the connection ends at
+    /// once.
+    async fn execute(&mut self) -> Stop {
+        let tenant = self.session.keyspace.id();
+        if tenant == TenantId::CLUSTER {
+            self.process(clock::now_ms());
+        } else {
+            let Some(turn) = self.wait_for_turn(tenant).await else {
+                return Stop::Kill;
+            };
+            self.process(clock::now_ms());
+            turn.end(self.waits_for == Some(WaitsFor::Turn)).await;
+        }
+        if self.broken {
+            return Stop::Kill;
+        }
+        self.settle().await
+    }
+
+    /// The tenant's turn; `None` when the connection is to end before that, without executing anything more. Who drains
+    /// doesn't wait.
+    async fn wait_for_turn(&self, tenant: TenantId) -> Option<Turn> {
+        let client = &self.session.client;
+        let mut turn = pin!(take_turn(tenant));
+        poll_fn(|context| match client.poll_stop(context.waker()) {
+            Stop::Kill => Poll::Ready(None),
+            Stop::Drain => Poll::Ready(Some(Turn::at_once(tenant))),
+            Stop::No => turn.as_mut().poll(context).map(Some),
+        })
+        .await
     }
 
     /// Waits, if there is anything to wait for, until the copies have what was read and written. Replies of commands of which
@@ -680,26 +740,8 @@ impl<S: ClientStream> Connection<S> {
 
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
-        loop {
-            let tenant = self.pipeline.session.keyspace.id();
-            if tenant == TenantId::CLUSTER {
-                self.pipeline.process(clock::now_ms());
-            } else {
-                let Some(turn) = self.wait_for_turn(tenant).await else {
-                    break;
-                };
-                self.pipeline.process(clock::now_ms());
-                turn.end(self.pipeline.waits_for == Some(WaitsFor::Turn)).await;
-            }
-            if self.pipeline.is_broken() || self.pipeline.settle().await == Stop::Kill {
-                break;
-            }
-            let look_again = match self.pipeline.waits_for {
-                // Nobody is told of one slot's end of a move: it takes milliseconds, and is looked for.
-                Some(WaitsFor::Slot) => Some(SLOT_LOOK),
-                Some(WaitsFor::Rate(ms)) => Some(Duration::from_millis(ms)),
-                _ => None,
-            };
+        while self.pipeline.execute().await != Stop::Kill {
+            let look_again = self.pipeline.waits_for.and_then(WaitsFor::look_again);
             let io = if let Some(look_again) = look_again {
                 let io = timeout(look_again, poll_fn(|context| self.poll_io(context)));
                 io.await.unwrap_or(Io::Progress)
@@ -711,19 +753,6 @@ impl<S: ClientStream> Connection<S> {
             }
         }
         self.close().await;
-    }
-
-    /// The tenant's turn; `None` when the connection is to end before that, without executing anything more. Who drains
-    /// doesn't wait.
-    async fn wait_for_turn(&self, tenant: TenantId) -> Option<Turn> {
-        let client = &self.pipeline.session.client;
-        let mut turn = pin!(take_turn(tenant));
-        poll_fn(|context| match client.poll_stop(context.waker()) {
-            Stop::Kill => Poll::Ready(None),
-            Stop::Drain => Poll::Ready(Some(Turn::at_once(tenant))),
-            Stop::No => turn.as_mut().poll(context).map(Some),
-        })
-        .await
     }
 
     /// Sends and receives what can be sent and received now.

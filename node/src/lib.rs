@@ -3,6 +3,7 @@
 //! The data path is pure up to the sockets: [`resp`] reads commands and writes replies, the store holds a keyspace for each tenant.
 //! The shell around it owns sockets, threads, clocks and files. Nothing here knows of Kubernetes.
 
+pub mod api;
 pub mod buffers;
 pub mod clients;
 pub mod clock;

@@ -9,6 +9,8 @@ mod backoff;
 mod chunk;
 mod copies;
 mod elements;
+mod execute;
+mod forward;
 mod gossip;
 mod incoming;
 mod links;
@@ -30,6 +32,7 @@ use annulus_ring::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use forward::{ForwardError, Forwarder};
 pub use gossip::{PeersUp, gossip};
 pub(crate) use incoming::accept;
 pub use links::Links;
@@ -122,13 +125,18 @@ impl PeerContext {
 
     /// This node as the sender of a message.
     fn sender(&self) -> v1::Sender {
-        let identity = self.state.identity();
-        v1::Sender {
-            cluster_uid: identity.cluster_uid.to_string(),
-            epoch: self.state.epoch().0,
-            node_id: identity.node_id.to_string(),
-            incarnation: identity.incarnation.to_bytes().to_vec().into(),
-        }
+        sender(&self.state)
+    }
+}
+
+/// The node of that state as the sender of a message.
+fn sender(state: &ClusterState) -> v1::Sender {
+    let identity = state.identity();
+    v1::Sender {
+        cluster_uid: identity.cluster_uid.to_string(),
+        epoch: state.epoch().0,
+        node_id: identity.node_id.to_string(),
+        incarnation: identity.incarnation.to_bytes().to_vec().into(),
     }
 }
 

@@ -29,9 +29,9 @@ use crate::groups;
 use crate::http::{self, Readiness, Subject};
 use crate::metrics::{MemberSources, Metrics, Sources};
 use crate::node::{Node, NodeOptions};
-use crate::peer::{self, Links, OwnCredentials, PeerContext, PeersUp};
+use crate::peer::{self, Forwarder, Links, OwnCredentials, PeerContext, PeersUp};
 use crate::routing::{Routing, Standalone};
-use crate::server::{BindError, Server, ServerOptions};
+use crate::server::{ApiOptions, BindError, Server, ServerOptions};
 use crate::store::{EvictionPolicy, Store, StoreOptions};
 use crate::tenants;
 use crate::tls::{ClientTls, ReadError};
@@ -121,6 +121,7 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     let is_stopping = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
     let mut addresses = Addresses::default();
+    let mut forwarder = None;
     let member = match member {
         None => None,
         Some((member, state)) => {
@@ -128,6 +129,8 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             let credentials = own_credentials(&member, &stop).await?;
             let listener = listen("--peer-bind", member.peer_bind).await?;
             addresses.peer = Some(listener.local_addr()?);
+            let live = credentials.as_ref().map(|own| Arc::clone(&own.live));
+            forwarder = Some(Forwarder::new(Arc::clone(&state), live));
             let peers = (listener, credentials);
             Some(start_peer(
                 config, &member, state, &node, peers, &stop, &mut tasks,
@@ -144,8 +147,9 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
     follow_files(config, &node, &stop, &mut tasks);
     groups::loader::start(Arc::clone(&node), stop.clone())?;
     let told = Arc::clone(&node);
-    let server = serve_clients(config, tls, node)?;
+    let server = serve_clients(config, tls, forwarder, node)?;
     (addresses.client, addresses.client_tls) = (server.local_addr(), server.tls_addr());
+    (addresses.api, addresses.api_tls) = (server.api_addr(), server.api_tls_addr());
     if let Some(path) = &config.addresses_file {
         addresses.write(path).map_err(|source| RunError::AddressesFile {
             path: path.clone(),
@@ -219,18 +223,33 @@ fn client_tls(config: &Config, stop: &CancellationToken) -> Result<Option<Arc<Cl
         .map_err(|source| tls_error("--tls-cert", source))
 }
 
-fn serve_clients(config: &Config, tls: Option<Arc<ClientTls>>, node: Arc<Node>) -> Result<Server, RunError> {
+fn serve_clients(
+    config: &Config,
+    tls: Option<Arc<ClientTls>>,
+    forwarder: Option<Forwarder>,
+    node: Arc<Node>,
+) -> Result<Server, RunError> {
     let tls_bind = config.tls.as_ref().map(|(address, _)| *address);
     let options = ServerOptions {
         addr: config.bind,
         tls: tls_bind.zip(tls),
+        api: ApiOptions {
+            addr: config.api_bind,
+            tls_addr: config.api_tls_bind,
+            forwarder,
+        },
         threads: config.threads,
     };
     Server::bind(options, node).map_err(|error| match error {
-        BindError::Listen(address, source) if Some(address) == config.bind => {
-            listen_error("--bind", address, source)
+        BindError::Listen(address, source) => {
+            let flags = [
+                ("--bind", config.bind),
+                ("--api-bind", config.api_bind),
+                ("--api-tls-bind", config.api_tls_bind),
+            ];
+            let flag = flags.iter().find(|(_, at)| *at == Some(address));
+            listen_error(flag.map_or("--tls-bind", |(flag, _)| flag), address, source)
         }
-        BindError::Listen(address, source) => listen_error("--tls-bind", address, source),
         BindError::System(source) => RunError::System(source),
     })
 }
@@ -526,6 +545,8 @@ struct Addresses {
     client: Option<SocketAddr>,
     client_tls: Option<SocketAddr>,
     http: Option<SocketAddr>,
+    api: Option<SocketAddr>,
+    api_tls: Option<SocketAddr>,
     peer: Option<SocketAddr>,
 }
 
@@ -537,6 +558,8 @@ impl Addresses {
             "client": text(self.client),
             "clientTls": text(self.client_tls),
             "http": text(self.http),
+            "api": text(self.api),
+            "apiTls": text(self.api_tls),
             "peer": text(self.peer),
         });
         let mut unfinished = path.to_owned().into_os_string();
@@ -564,6 +587,8 @@ fn log_boot(config: &Config, incarnation: Incarnation, addresses: &Addresses) {
         client_tls = text(addresses.client_tls),
         peer = text(addresses.peer),
         http = text(addresses.http),
+        api = text(addresses.api),
+        api_tls = text(addresses.api_tls),
         password = config.password.is_some(),
         "serving"
     );

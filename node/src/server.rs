@@ -24,13 +24,15 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api;
 use crate::clients::{Client, Full, Stop};
 use crate::clock;
 use crate::connection::Connection;
 use crate::node::Node;
+use crate::peer::Forwarder;
 use crate::stats::ThreadStats;
 use crate::timing::Event;
-use crate::tls::ClientTls;
+use crate::tls::{ClientStream, ClientTls};
 
 const BACKLOG: i32 = 1024;
 
@@ -56,8 +58,21 @@ pub struct ServerOptions {
     pub addr: Option<SocketAddr>,
     /// Address for clients with TLS, and what they are shown.
     pub tls: Option<(SocketAddr, Arc<ClientTls>)>,
+    /// What is served over HTTP.
+    pub api: ApiOptions,
     /// Threads.
     pub threads: NonZeroUsize,
+}
+
+/// Where to serve over HTTP.
+#[derive(Default)]
+pub struct ApiOptions {
+    /// Address without TLS; port 0 for any free one.
+    pub addr: Option<SocketAddr>,
+    /// Address with TLS; clients are shown the same as elsewhere.
+    pub tls_addr: Option<SocketAddr>,
+    /// The way to other nodes.
+    pub forwarder: Option<Forwarder>,
 }
 
 /// Why a server can't listen.
@@ -75,6 +90,8 @@ pub enum BindError {
 pub struct Server {
     local_addr: Option<SocketAddr>,
     tls_addr: Option<SocketAddr>,
+    api_addr: Option<SocketAddr>,
+    api_tls_addr: Option<SocketAddr>,
     node: Arc<Node>,
     stop: CancellationToken,
     threads: Vec<JoinHandle<()>>,
@@ -83,20 +100,30 @@ pub struct Server {
 impl Server {
     /// Listens, and serves from now on.
     pub fn bind(options: ServerOptions, node: Arc<Node>) -> Result<Self, BindError> {
-        let ServerOptions { addr, tls, threads } = options;
+        let ServerOptions {
+            addr,
+            tls,
+            api,
+            threads,
+        } = options;
         let mut plain = Listeners::open(addr, threads)?;
         let mut secure = Listeners::open(tls.as_ref().map(|(addr, _)| *addr), threads)?;
+        let mut api_plain = Listeners::open(api.addr, threads)?;
+        let mut api_secure = Listeners::open(api.tls_addr, threads)?;
         let tls = tls.map(|(_, tls)| tls);
         let stop = CancellationToken::new();
         let mut server = Self {
             local_addr: plain.addr,
             tls_addr: secure.addr,
+            api_addr: api_plain.addr,
+            api_tls_addr: api_secure.addr,
             node,
             stop,
             threads: Vec::with_capacity(threads.get()),
         };
         for index in 0..threads.get() {
-            let listeners = (plain.of_threads.pop(), secure.of_threads.pop());
+            let listeners =
+                [&mut plain, &mut secure, &mut api_plain, &mut api_secure].map(|kind| kind.of_threads.pop());
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
@@ -105,6 +132,10 @@ impl Server {
                 stats: server.node.stats.register_thread(),
                 node: Arc::clone(&server.node),
                 tls: tls.clone(),
+                forwarder: api
+                    .forwarder
+                    .as_ref()
+                    .map(|forwarder| Arc::new(forwarder.another())),
                 stop: server.stop.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("client-{index}"));
@@ -123,6 +154,16 @@ impl Server {
     /// The address that clients connect to with TLS.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
+    }
+
+    /// The address for HTTP without TLS.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api_addr
+    }
+
+    /// The address for HTTP with TLS.
+    pub fn api_tls_addr(&self) -> Option<SocketAddr> {
+        self.api_tls_addr
     }
 
     /// Accepts no more, lets every connection answer the commands that it has received, and ends; what isn't
@@ -201,16 +242,25 @@ struct Worker {
     node: Arc<Node>,
     stats: Arc<ThreadStats>,
     tls: Option<Arc<ClientTls>>,
+    forwarder: Option<Arc<Forwarder>>,
     stop: CancellationToken,
 }
 
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Resp,
+    Http,
+}
+
 impl Worker {
-    async fn run(self, (plain, secure): (Option<std::net::TcpListener>, Option<std::net::TcpListener>)) {
+    async fn run(self, listeners: [Option<std::net::TcpListener>; 4]) {
         let usable =
             |listener: Option<std::net::TcpListener>| listener.map(TcpListener::from_std).transpose();
-        let (plain, secure) = match (usable(plain), usable(secure)) {
-            (Ok(plain), Ok(secure)) => (plain, secure),
-            (Err(error), _) | (_, Err(error)) => {
+        let [plain, secure, api_plain, api_secure] = listeners.map(usable);
+        let (plain, secure, api_plain, api_secure) = match (plain, secure, api_plain, api_secure) {
+            (Ok(plain), Ok(secure), Ok(api_plain), Ok(api_secure)) => (plain, secure, api_plain, api_secure),
+            (Err(error), ..) | (_, Err(error), ..) | (_, _, Err(error), _) | (.., Err(error)) => {
                 tracing::error!(%error, "a server thread can't use its listener");
                 return;
             }
@@ -223,8 +273,18 @@ impl Worker {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                accepted = accept(plain.as_ref()) => self.serve(accepted, None, &connections).await,
-                accepted = accept(secure.as_ref()) => self.serve(accepted, self.tls.as_ref(), &connections).await,
+                accepted = accept(plain.as_ref()) => {
+                    self.serve(accepted, (Speaks::Resp, None), &connections).await;
+                }
+                accepted = accept(secure.as_ref()) => {
+                    self.serve(accepted, (Speaks::Resp, self.tls.as_ref()), &connections).await;
+                }
+                accepted = accept(api_plain.as_ref()) => {
+                    self.serve(accepted, (Speaks::Http, None), &connections).await;
+                }
+                accepted = accept(api_secure.as_ref()) => {
+                    self.serve(accepted, (Speaks::Http, self.tls.as_ref()), &connections).await;
+                }
                 _ = sweep.tick() => {
                     let now_ms = clock::now_ms();
                     let begun = clock::monotonic();
@@ -241,7 +301,7 @@ impl Worker {
                 _ = client_check.tick(), if self.index == 0 => self.check_clients(),
             }
         }
-        drop((plain, secure));
+        drop((plain, secure, api_plain, api_secure));
         connections.close();
         connections.wait().await;
     }
@@ -249,7 +309,7 @@ impl Worker {
     async fn serve(
         &self,
         accepted: io::Result<(TcpStream, SocketAddr)>,
-        tls: Option<&Arc<ClientTls>>,
+        (speaks, tls): (Speaks, Option<&Arc<ClientTls>>),
         connections: &TaskTracker,
     ) {
         let (stream, remote) = match accepted {
@@ -277,8 +337,10 @@ impl Worker {
             Ok(client) => client,
             Err(full) => {
                 self.stats.connections_rejected.add(1);
-                if tls.is_none() {
-                    connections.spawn(refuse(stream, full));
+                match (speaks, tls) {
+                    (Speaks::Resp, None) => drop(connections.spawn(refuse(stream, full))),
+                    (Speaks::Http, None) => drop(connections.spawn(api::refuse(stream, full))),
+                    (_, Some(_)) => {}
                 }
                 return;
             }
@@ -286,12 +348,18 @@ impl Worker {
         let socket = &client.usage.socket;
         socket.store(stream.as_raw_fd(), Ordering::Relaxed);
         self.stats.connections_accepted.add(1);
-        let (node, stats) = (Arc::clone(&self.node), Arc::clone(&self.stats));
+        let served = Served {
+            node: Arc::clone(&self.node),
+            stats: Arc::clone(&self.stats),
+            client,
+            speaks,
+            forwarder: self.forwarder.clone(),
+        };
         if let Some(tls) = tls {
-            client.secure.store(true, Ordering::Relaxed);
-            connections.spawn(serve_secure(Arc::clone(tls), stream, node, stats, client));
+            served.client.secure.store(true, Ordering::Relaxed);
+            connections.spawn(serve_secure(Arc::clone(tls), stream, served));
         } else {
-            connections.spawn(Connection::new(stream, node, stats, client).run());
+            connections.spawn(served.run(stream));
         }
     }
 
@@ -316,26 +384,46 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, Socket
     }
 }
 
-/// Does the handshake, unless the client is to end, and serves the connection. The client was admitted already: it counts
-/// while its handshake lasts.
-async fn serve_secure(
-    tls: Arc<ClientTls>,
-    stream: TcpStream,
+/// A client that was admitted.
+struct Served {
     node: Arc<Node>,
     stats: Arc<ThreadStats>,
     client: Arc<Client>,
-) {
+    speaks: Speaks,
+    forwarder: Option<Arc<Forwarder>>,
+}
+
+impl Served {
+    async fn run<S: ClientStream>(self, stream: S) {
+        let Self {
+            node,
+            stats,
+            client,
+            speaks,
+            forwarder,
+        } = self;
+        match speaks {
+            Speaks::Resp => Connection::new(stream, node, stats, client).run().await,
+            // In a box: it is larger, and there are many of the others.
+            Speaks::Http => Box::pin(api::serve(stream, node, stats, client, forwarder)).await,
+        }
+    }
+}
+
+/// Does the handshake, unless the client is to end, and serves the connection. The client was admitted already: it counts
+/// while its handshake lasts.
+async fn serve_secure(tls: Arc<ClientTls>, stream: TcpStream, served: Served) {
     let mut handshake = pin!(tls.accept(stream));
-    let stream = poll_fn(|context| match client.poll_stop(context.waker()) {
+    let stream = poll_fn(|context| match served.client.poll_stop(context.waker()) {
         Stop::No => handshake.as_mut().poll(context),
         Stop::Drain | Stop::Kill => Poll::Ready(None),
     });
     if let Some(stream) = stream.await {
-        Connection::new(stream, node, stats, client).run().await;
+        served.run(stream).await;
     } else {
-        stats.tls_handshakes_failed.add(1);
-        stats.connections_closed.add(1);
-        node.clients.dismiss(client.id);
+        served.stats.tls_handshakes_failed.add(1);
+        served.stats.connections_closed.add(1);
+        served.node.clients.dismiss(served.client.id);
     }
 }
 

@@ -335,6 +335,7 @@ fn a_port_is_not_shared_with_another_node() {
     let options = annulus_node::server::ServerOptions {
         addr: Some(server.addr),
         tls: None,
+        api: annulus_node::server::ApiOptions::default(),
         threads: std::num::NonZeroUsize::new(2).unwrap(),
     };
     let other = annulus_node::server::Server::bind(options, support::node(&Options::default()));

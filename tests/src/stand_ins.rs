@@ -353,6 +353,7 @@ impl Peer for Service {
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;
+    type ExecuteStream = Streamed<v1::ExecuteReply>;
 
     async fn push_ring(&self, request: Request<v1::PushRingRequest>) -> Answer<v1::NodeReport> {
         let node = self.nodes.of(&request)?;
@@ -431,6 +432,13 @@ impl Peer for Service {
         _: Request<tonic::Streaming<v1::ReplicateRequest>>,
     ) -> Answer<Self::ReplicateStream> {
         Err(not_asked())
+    }
+
+    async fn execute(
+        &self,
+        _: Request<tonic::Streaming<v1::ExecuteRequest>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
     }
 
     async fn publish(&self, _: Request<v1::PublishRequest>) -> Answer<v1::PublishReply> {

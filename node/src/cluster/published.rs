@@ -107,6 +107,10 @@ impl Sender {
             covered_ms: AtomicU64::new(0),
         }
     }
+
+    fn life(&self) -> (NodeId, Incarnation, Address) {
+        (self.id.clone(), self.incarnation, self.address.clone())
+    }
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -170,6 +174,21 @@ impl Published {
 
     pub(super) fn moved_to(&self, slot: Slot) -> Option<Address> {
         self.server(slot).map(|server| server.address.clone())
+    }
+
+    pub(super) fn life_of_server(&self, slot: Slot) -> Option<(NodeId, Incarnation, Address)> {
+        self.server(slot).map(Sender::life)
+    }
+
+    pub(super) fn life_at(&self, address: &str) -> Option<(NodeId, Incarnation, Address)> {
+        let (host, port) = address.rsplit_once(':')?;
+        let port: u16 = port.parse().ok()?;
+        let mut senders = self.senders.iter();
+        let found = senders.find(|sender| {
+            let address = &sender.address;
+            address.client_host() == host && address.port_for(false) == port
+        });
+        found.map(Sender::life)
     }
 
     /// Every change that this life of the member had made by then has come.

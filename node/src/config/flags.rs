@@ -62,6 +62,15 @@ pub struct ServeFlags {
     #[arg(long, env = "ANNULUS_HTTP_BIND")]
     pub http_bind: Option<SocketAddr>,
 
+    /// Address for clients over HTTP without TLS, IP:PORT [default: none].
+    #[arg(long, env = "ANNULUS_API_BIND")]
+    pub api_bind: Option<SocketAddr>,
+
+    /// Address for clients over HTTP with TLS, IP:PORT; goes with --tls-bind, whose certificates it shows and asks for
+    /// [default: none].
+    #[arg(long, env = "ANNULUS_API_TLS_BIND")]
+    pub api_tls_bind: Option<SocketAddr>,
+
     /// Address for the operator and other nodes, IP:PORT [default: 127.0.0.1:16379 for a member of a ring].
     #[arg(long, env = "ANNULUS_PEER_BIND")]
     pub peer_bind: Option<SocketAddr>,

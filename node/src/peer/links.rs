@@ -39,6 +39,8 @@ pub enum Purpose {
     Replication,
     /// What clients publish.
     Messages,
+    /// What clients ask this node for and others serve.
+    Commands,
 }
 
 /// The connections of this node.
@@ -69,17 +71,27 @@ impl Links {
         member: &Member,
         purpose: Purpose,
     ) -> Result<PeerClient<Channel>, tonic::transport::Error> {
+        let life = (member.id.clone(), member.incarnation, member.address.clone());
+        self.client_of(life, purpose)
+    }
+
+    /// The same for a life of a member at an address.
+    pub fn client_of(
+        &self,
+        (id, incarnation, address): (NodeId, Incarnation, Address),
+        purpose: Purpose,
+    ) -> Result<PeerClient<Channel>, tonic::transport::Error> {
         let mut clients = self.clients.lock();
-        let key = (member.id.clone(), purpose);
+        let key = (id, purpose);
         if let Some(link) = clients.get(&key)
-            && (link.incarnation, &link.address) == (member.incarnation, &member.address)
+            && (link.incarnation, &link.address) == (incarnation, &address)
         {
             return Ok(link.client.clone());
         }
-        let client = connect(member, self.credentials.as_ref())?;
+        let client = connect((&key.0, &address), self.credentials.as_ref())?;
         let link = Link {
-            incarnation: member.incarnation,
-            address: member.address.clone(),
+            incarnation,
+            address,
             client: client.clone(),
         };
         clients.insert(key, link);
@@ -97,10 +109,10 @@ impl Links {
 }
 
 fn connect(
-    member: &Member,
+    (id, address): (&NodeId, &Address),
     credentials: Option<&Arc<LiveCredentials>>,
 ) -> Result<PeerClient<Channel>, tonic::transport::Error> {
-    let Address { host, peer_port, .. } = &member.address;
+    let Address { host, peer_port, .. } = address;
     let uri = if host.contains(':') {
         format!("http://[{host}]:{peer_port}")
     } else {
@@ -118,7 +130,7 @@ fn connect(
         None => endpoint.connect_lazy(),
         Some(credentials) => {
             let cluster = credentials.now().own().cluster().clone();
-            let peer = PeerIdentity::Node(cluster, member.id.clone());
+            let peer = PeerIdentity::Node(cluster, id.clone());
             let connector = connector(Arc::clone(credentials), host.clone(), *peer_port, peer);
             endpoint.connect_with_connector_lazy(connector)
         }

@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::chunk::{pack, payload_bytes};
 use super::copies::CopyStream;
+use super::execute::{execute, first_message};
 use super::incoming::{accept_all, check, opened};
 use super::report::{report, reports};
 use super::take_over::give_up;
@@ -141,6 +142,7 @@ impl Peer for Service {
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;
+    type ExecuteStream = Streamed<v1::ExecuteReply>;
 
     async fn push_ring(
         &self,
@@ -263,6 +265,17 @@ impl Peer for Service {
         Ok(Response::new(Box::pin(
             replies.take_until(self.stop.clone().cancelled_owned()),
         )))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<tonic::Streaming<v1::ExecuteRequest>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let (caller, mut commands) = opened(request);
+        let first = first_message(&mut commands).await?;
+        self.check_node(&caller, first.sender.clone())?;
+        let replies = execute(&self.context, first, commands).await?;
+        Ok(Response::new(Box::pin(replies)))
     }
 
     async fn publish(

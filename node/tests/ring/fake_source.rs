@@ -64,6 +64,7 @@ impl Peer for FakeSource {
     type WatchStream = Streamed<v1::NodeReport>;
     type PrepareSlotStream = Streamed<v1::SlotChunk>;
     type ReplicateStream = Streamed<v1::ReplicateReply>;
+    type ExecuteStream = Streamed<v1::ExecuteReply>;
 
     async fn push_ring(&self, _: Request<v1::PushRingRequest>) -> Result<Response<v1::NodeReport>, Status> {
         Err(Status::unimplemented("not asked for"))
@@ -130,6 +131,13 @@ impl Peer for FakeSource {
         &self,
         _: Request<tonic::Streaming<v1::ReplicateRequest>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn execute(
+        &self,
+        _: Request<tonic::Streaming<v1::ExecuteRequest>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
 

@@ -11,6 +11,7 @@ mod copy_reads;
 mod documents;
 mod fake_source;
 mod handoff;
+mod http;
 mod member;
 mod messages;
 mod moving_slots;

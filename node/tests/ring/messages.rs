@@ -26,6 +26,7 @@ impl Served {
         let options = ServerOptions {
             addr: Some("127.0.0.1:0".parse().unwrap()),
             tls: None,
+            api: annulus_node::server::ApiOptions::default(),
             threads: NonZeroUsize::MIN,
         };
         let server = Server::bind(options, Arc::clone(&member.node)).unwrap();

@@ -304,7 +304,7 @@ async fn three_processes_give_a_fourth_its_share_and_every_key_stays_readable() 
 }
 
 /// The handoffs done: the newcomer owns what it has been given.
-fn third(second: &RingDocument) -> RingDocument {
+pub fn third(second: &RingDocument) -> RingDocument {
     let mut third = second.clone();
     third.epoch.0 = 3;
     third.handoffs.clear();

@@ -36,6 +36,7 @@ pub struct Process {
     dir: TempDir,
     pub client: SocketAddr,
     pub http: SocketAddr,
+    pub api: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
 }
 
@@ -96,6 +97,7 @@ impl Process {
             dir,
             client: address("client").unwrap(),
             http: address("http").unwrap(),
+            api: address("api"),
             peer: address("peer"),
         }
     }

@@ -12,7 +12,7 @@ use crate::processes::{Process, wait_for};
 use crate::support::Client;
 
 /// Tenants `a` and `b`, with users and passwords of the same names.
-fn document(cluster: &str, version: u64, ids: &[(u32, &str)]) -> TenantsDocument {
+pub fn document(cluster: &str, version: u64, ids: &[(u32, &str)]) -> TenantsDocument {
     let tenant = |&(id, name): &(u32, &str)| Tenant {
         id: TenantId(id),
         namespace: "shop".to_owned(),
@@ -33,9 +33,9 @@ fn document(cluster: &str, version: u64, ids: &[(u32, &str)]) -> TenantsDocument
     }
 }
 
-const BOTH: [(u32, &str); 2] = [(1, "a"), (2, "b")];
+pub const BOTH: [(u32, &str); 2] = [(1, "a"), (2, "b")];
 
-async fn push(process: &Process, document: &TenantsDocument) -> Result<v1::NodeReport, tonic::Status> {
+pub async fn push(process: &Process, document: &TenantsDocument) -> Result<v1::NodeReport, tonic::Status> {
     let request = v1::PushTenantsRequest {
         sender: operator(CLUSTER),
         document: document.to_json().into(),

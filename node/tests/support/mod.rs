@@ -7,6 +7,7 @@
     reason = "tests fail where they stand, and not every test file needs all of this"
 )]
 
+pub mod http;
 pub mod transcript;
 
 use std::io::{Read, Write};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use annulus_node::node::{Node, NodeOptions};
 use annulus_node::routing::{Routing, Standalone};
 use annulus_node::secret::Secret;
-use annulus_node::server::{Server, ServerOptions};
+use annulus_node::server::{ApiOptions, Server, ServerOptions};
 use annulus_node::store::{EvictionPolicy, Store, StoreOptions};
 use annulus_node::tls::ClientTls;
 
@@ -72,6 +73,8 @@ pub struct TestServer {
     pub node: Arc<Node>,
     pub addr: SocketAddr,
     pub tls_addr: Option<SocketAddr>,
+    pub api_addr: SocketAddr,
+    pub api_tls_addr: Option<SocketAddr>,
     server: Option<Server>,
 }
 
@@ -84,6 +87,11 @@ impl TestServer {
                 .tls
                 .clone()
                 .map(|tls| ("127.0.0.1:0".parse().unwrap(), tls)),
+            api: ApiOptions {
+                addr: Some("127.0.0.1:0".parse().unwrap()),
+                tls_addr: options.tls.is_some().then(|| "127.0.0.1:0".parse().unwrap()),
+                forwarder: None,
+            },
             threads: NonZeroUsize::new(options.threads).unwrap(),
         };
         let server = Server::bind(options, Arc::clone(&node)).unwrap();
@@ -91,6 +99,8 @@ impl TestServer {
             node,
             addr: server.local_addr().unwrap(),
             tls_addr: server.tls_addr(),
+            api_addr: server.api_addr().unwrap(),
+            api_tls_addr: server.api_tls_addr(),
             server: Some(server),
         }
     }

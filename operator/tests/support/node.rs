@@ -300,6 +300,7 @@ impl Peer for Service {
     }
 
     type ReplicateStream = Pin<Box<dyn Stream<Item = Result<v1::ReplicateReply, Status>> + Send>>;
+    type ExecuteStream = Pin<Box<dyn Stream<Item = Result<v1::ExecuteReply, Status>> + Send>>;
 
     async fn take_over(
         &self,
@@ -313,6 +314,13 @@ impl Peer for Service {
         _: Request<tonic::Streaming<v1::ReplicateRequest>>,
     ) -> Answer<Self::ReplicateStream> {
         Err(Status::unimplemented("not a peer"))
+    }
+
+    async fn execute(
+        &self,
+        _: Request<tonic::Streaming<v1::ExecuteRequest>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
     }
 
     async fn publish(&self, _: Request<v1::PublishRequest>) -> Answer<v1::PublishReply> {
