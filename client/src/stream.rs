@@ -158,8 +158,9 @@ impl Outgoing<'_> {
                     let sent_ns = self.shared.clock.now_ns();
                     for request in batch.drain(..) {
                         let key: &[u8] = request.reading.key();
-                        cmd("GET").arg(key).write_packed_command(&mut bytes);
+                        // The value comes last, so that what changes it comes behind it.
                         cmd("PTTL").arg(key).write_packed_command(&mut bytes);
+                        cmd("GET").arg(key).write_packed_command(&mut bytes);
                         self.expect(Expected::Read { request, sent_ns })?;
                     }
                 }
