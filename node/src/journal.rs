@@ -342,6 +342,15 @@ impl Journal {
         others.all(|other| other.is_leased(epoch, now_ms))
     }
 
+    /// Whether until now nobody else can have changed any slot that is served here: everybody who might take this node's place
+    /// has promised not to, at that epoch.
+    pub fn is_alone(&self, epoch: Epoch) -> bool {
+        let now_ms = self.clock.now_ms();
+        let sets = self.sets.read();
+        let mut others = sets.iter().flatten().flat_map(|set| &set.required);
+        others.all(|other| other.is_leased(epoch, now_ms))
+    }
+
     /// The number of a new stream of changes; it grows as long as the process lives.
     pub fn open_stream(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed) + 1

@@ -183,6 +183,11 @@ impl Node {
         }
     }
 
+    /// Whether nobody else can have changed a slot that is served here.
+    pub fn is_alone(&self) -> bool {
+        self.store.journal.is_alone(self.routing.view().epoch)
+    }
+
     /// Takes over a tenants document if it is newer, and says whether it was.
     pub fn adopt_tenants(&self, document: TenantsDocument) -> Result<bool, Refusal> {
         let cluster_uid = self.routing.view().cluster_uid.clone();

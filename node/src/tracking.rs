@@ -71,19 +71,23 @@ fn tell<W: Fn(&mut Reply)>(client: &Client, options: &mut TrackingOptions, push:
     let Some(redirect) = &options.redirect else {
         // In RESP2 it could not be told from a reply.
         if client.resp3.load(Ordering::Relaxed) {
-            push.post_once(client);
+            options.invalidations += u64::from(push.post_once(client));
         }
         return;
     };
     // Who has become another tenant's is as good as gone.
     let target = redirect.target.upgrade();
     if let Some(target) = target.filter(|target| target.tenant() == client.tenant()) {
+        let mut is_posted = false;
         if target.resp3.load(Ordering::Relaxed) {
-            push.post_once(&target);
+            is_posted = push.post_once(&target);
         } else {
             // Behind the end of its last subscription it would be taken for a reply.
-            target.subscriptions.while_any(|| push.post_once(&target));
+            target
+                .subscriptions
+                .while_any(|| is_posted = push.post_once(&target));
         }
+        options.invalidations += u64::from(is_posted);
         return;
     }
     options.is_broken = true;
@@ -229,9 +233,10 @@ impl Tracking {
     }
 
     /// Changes how a client is told. What it has read before stays remembered.
-    pub fn enable(&self, client: &Arc<Client>, changed: TrackingOptions) {
+    pub fn enable(&self, client: &Arc<Client>, mut changed: TrackingOptions) {
         let mut prefixes = self.prefixes.write();
         let mut options = client.tracking.lock();
+        changed.invalidations = options.invalidations;
         for prefix in changed.prefixes.difference(&options.prefixes) {
             prefixes
                 .entry(prefix.clone())

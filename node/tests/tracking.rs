@@ -12,11 +12,25 @@ use reference::Reference;
 use support::transcript::play;
 use support::{Client, Options, TestServer};
 
-/// Plays a conversation with this node, and with a Redis server where there is one.
+/// Plays a conversation with this node, and with a Redis server where there is one. What only this node says of tracking is
+/// added for it.
 #[track_caller]
 fn as_in_redis(text: &str) {
     let server = TestServer::start(&Options::default());
-    play(server.addr, text);
+    let with_own_fields = |line: &str| {
+        let more = " $13 invalidations :0 $6 leases :1";
+        if line.contains("TRACKINGINFO") {
+            line.strip_suffix(' ')
+                .unwrap_or(line)
+                .replacen("=> %3", "=> %5", 1)
+                .replacen("=> *6", "=> *10", 1)
+                + more
+        } else {
+            line.to_owned()
+        }
+    };
+    let own: Vec<String> = text.lines().map(with_own_fields).collect();
+    play(server.addr, &own.join("\n"));
     if let Some(redis) = Reference::start_cluster() {
         play(redis.addr(), text);
     }
@@ -152,6 +166,61 @@ fn pipelined_commands_are_told_one_by_one() {
         let told = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
         client.expect(format!("_\r\n+OK\r\n{told}$1\r\n1\r\n+OK\r\n{told}+OK\r\n"));
     }
+}
+
+/// A client can find out that invalidations got lost on their way: all that were counted stand before the count.
+#[test]
+fn invalidations_are_counted_in_their_stream() {
+    let server = TestServer::start(&Options::default());
+    let info = |count: usize| {
+        format!("%5 $5 flags ~1 $2 on $8 redirect :0 $8 prefixes *0 $13 invalidations :{count} $6 leases :1")
+    };
+    let (none, one, three) = (info(0), info(1), info(3));
+    let text = format!(
+        "
+        a HELLO 3
+        a CLIENT TRACKING ON => +OK
+        a CLIENT TRACKINGINFO => {none}
+        a GET k => _
+        b SET k 1 => +OK
+        a CLIENT TRACKINGINFO => >2 $10 invalidate *1 $1 k {one}
+        a CLIENT TRACKING ON => +OK
+        a CLIENT TRACKINGINFO => {one}
+        a GET k => $1 1
+        b FLUSHALL => +OK
+        a <- >2 $10 invalidate _
+        a GET l => _
+        b SET l 1 => +OK
+        a CLIENT TRACKINGINFO => >2 $10 invalidate *1 $1 l {three}
+        a CLIENT TRACKING OFF => +OK
+        a CLIENT TRACKING ON => +OK
+        a CLIENT TRACKINGINFO => {none}
+        "
+    );
+    play(server.addr, &text);
+    // Each reply of many that arrive together, while others write.
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.ask("HELLO 3");
+    client.check("CLIENT TRACKING ON", "+OK\r\n");
+    let (mut received, mut seen) = (0, 0);
+    for round in 0..200 {
+        client.send("GET k\r\nCLIENT TRACKINGINFO\r\n".repeat(5));
+        other.check(&format!("SET k {round}"), "+OK\r\n");
+        let mut replies = 0;
+        while replies < 10 {
+            let reply = String::from_utf8(client.reply()).unwrap();
+            if reply.starts_with('>') {
+                received += 1;
+                continue;
+            }
+            replies += 1;
+            if let Some((_, rest)) = reply.split_once("invalidations\r\n:") {
+                seen = rest.split("\r\n").next().unwrap().parse().unwrap();
+                assert_eq!(seen, received, "round {round}");
+            }
+        }
+    }
+    assert!(seen > 0);
 }
 
 #[test]

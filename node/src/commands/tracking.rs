@@ -90,6 +90,8 @@ impl<'a> Given<'a> {
             redirect: self.redirect,
             is_broken: false,
             prefixes,
+            // Goes on counting.
+            invalidations: current.invalidations,
         })
     }
 }
@@ -181,8 +183,15 @@ pub fn getredir(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Ou
 }
 
 /// `CLIENT TRACKINGINFO`
+///
+/// Two fields are not Redis's: `invalidations` were posted since tracking began, all of them before this reply in the stream;
+/// `leases` is 1 while nobody else can have changed a slot that is served here.
 pub fn trackinginfo(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -> Outcome {
-    let options = context.session.client.tracking.lock().clone();
+    // Invalidations are posted, and counted, under this lock.
+    let options = context.session.client.tracking.lock();
+    context.session.collect_before_reply(reply);
+    let options = options.clone();
+    let is_alone = context.node.is_alone();
     let is_said = context.session.caching_said;
     let is_mode = |mode| options.mode == mode;
     let flags: Vec<&str> = [
@@ -199,7 +208,7 @@ pub fn trackinginfo(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -
     .into_iter()
     .filter_map(|(is_set, flag)| is_set.then_some(flag))
     .collect();
-    reply.map(3);
+    reply.map(5);
     reply.bulk(b"flags");
     reply.set(flags.len());
     for flag in flags {
@@ -212,5 +221,9 @@ pub fn trackinginfo(context: &mut Context<'_>, _: Args<'_>, reply: &mut Reply) -
     for prefix in &options.prefixes {
         reply.bulk(prefix);
     }
+    reply.bulk(b"invalidations");
+    reply.integer(i64::try_from(options.invalidations).unwrap_or(i64::MAX));
+    reply.bulk(b"leases");
+    reply.integer(is_alone.into());
     Ok(())
 }

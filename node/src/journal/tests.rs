@@ -236,9 +236,14 @@ fn an_owner_knows_that_nobody_took_its_place_while_all_have_promised() {
     // Of the slots that go to `c`, only `a` could take one.
     acknowledge(&journal, &a);
     assert_eq!(knows(EPOCH), [false, false, true]);
+    assert!(!journal.is_alone(EPOCH), "`b` could take slot 2");
     acknowledge(&journal, &b);
     assert_eq!(knows(EPOCH), [true, true, true]);
     assert_eq!(knows(Epoch(2)), [false, false, false]);
+    assert_eq!(
+        [EPOCH, Epoch(2)].map(|epoch| journal.is_alone(epoch)),
+        [true, false]
+    );
     let old = link("d");
     journal.serve(slot(3), set(&[&old], &[]), EPOCH, 0);
     old.acknowledge(0, 0, EPOCH);

@@ -30,12 +30,14 @@ impl<W: Fn(&mut Reply)> Push<W> {
         client.post(self.encoded(client).clone());
     }
 
-    /// Posts it unless the client already has it as its last one.
-    pub fn post_once(&self, client: &Client) {
+    /// Posts it unless the client already has it as its last one. Says whether it did.
+    pub fn post_once(&self, client: &Client) -> bool {
         let letter = self.encoded(client);
-        if !client.mailbox.ends_with(letter) {
+        let is_new = !client.mailbox.ends_with(letter);
+        if is_new {
             client.post(letter.clone());
         }
+        is_new
     }
 
     fn encoded(&self, client: &Client) -> &Bytes {

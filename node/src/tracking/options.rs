@@ -50,6 +50,8 @@ pub struct TrackingOptions {
     pub is_broken: bool,
     /// How keys begin that it is told of.
     pub prefixes: BTreeSet<Box<[u8]>>,
+    /// How many invalidations were posted since it began to track: who has counted fewer has lost some.
+    pub invalidations: u64,
 }
 
 impl TrackingOptions {
