@@ -14,7 +14,7 @@ mod credentials;
 mod groups;
 mod problem;
 mod range;
-mod replies;
+pub(crate) mod replies;
 mod socket;
 mod target;
 mod upload;

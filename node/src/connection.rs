@@ -139,7 +139,7 @@ impl WaitsFor {
             // One slot's end of a move takes milliseconds.
             Self::Slot => Some(SLOT_LOOK),
             Self::Rate(ms) => Some(Duration::from_millis(ms)),
-            Self::Client | Self::Pause | Self::Turn => None,
+            Self::Client | Self::Pause | Self::Turn | Self::Load => None,
         }
     }
 }

@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock;
 use crate::cluster::ClusterState;
 use crate::command::table;
 use crate::heap;
@@ -89,6 +90,7 @@ impl Collector for Sources {
         self.encode_tls(&mut page)?;
         self.encode_commands(&mut page)?;
         self.encode_pubsub(&mut page)?;
+        self.encode_hot_keys(&mut page)?;
         tenants::encode(&self.node, &mut page)?;
         groups::encode(&self.node, &mut page)?;
         if let Some(member) = &self.member {
@@ -278,6 +280,33 @@ impl Sources {
             None,
             totals.slow_clients_closed,
         )
+    }
+
+    fn encode_hot_keys(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let (store, now_ms) = (&self.node.store, clock::now_ms());
+        let tenants = store.spaces();
+        let spaces = std::iter::once(&store.own).chain(tenants.iter().map(AsRef::as_ref));
+        let hottest = spaces.filter_map(|space| space.hot_keys.hottest(now_ms).into_iter().next());
+        let hottest = hottest.max_by_key(|hot| hot.reads_per_second + hot.writes_per_second);
+        let (reads, writes) = hottest.map_or((0, 0), |hot| (hot.reads_per_second, hot.writes_per_second));
+        let kinds = [("read", reads), ("write", writes)];
+        let help = "Uses a second of the key that clients of this node use most, estimated; which one it is, HOTKEYS tells";
+        page.gauges("annulus_hottest_key_uses", help, "kind", kinds.into_iter())?;
+        let mirrors = &store.mirrors;
+        page.gauge(
+            "annulus_mirrored_keys",
+            "Hot keys of other members' slots that this node answers for",
+            None,
+            mirrors.len(store.journal.clock().now_ms()) as u64,
+        )?;
+        page.counter(
+            "annulus_mirror_reads",
+            "Reads answered from mirrors of hot keys",
+            None,
+            mirrors.served.get(),
+        )?;
+        let help = "Values of hot keys asked for at their owners";
+        page.counter("annulus_mirror_fetches", help, None, mirrors.fetched.get())
     }
 
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {

@@ -130,7 +130,8 @@ async fn serve(config: &Config) -> Result<Ended, RunError> {
             let listener = listen("--peer-bind", member.peer_bind).await?;
             addresses.peer = Some(listener.local_addr()?);
             let live = credentials.as_ref().map(|own| Arc::clone(&own.live));
-            forwarder = Some(Forwarder::new(Arc::clone(&state), live));
+            let own = forwarder.insert(Forwarder::new(Arc::clone(&state), live));
+            tokio::spawn(peer::mirror(Arc::clone(&node), own.another()));
             let peers = (listener, credentials);
             Some(start_peer(
                 config, &member, state, &node, peers, &stop, &mut tasks,

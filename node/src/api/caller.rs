@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::credentials;
 use super::problem::Problem;
-use super::replies::{Item, read};
+use super::replies::{Item, read, write_command};
 use crate::clients::Client;
 use crate::command::{Entry, table};
 use crate::connection::{Answered, Pipeline};
@@ -62,19 +62,6 @@ impl Replies {
             _ => Err(Problem::of_reply("")),
         }
     }
-}
-
-/// Writes a command.
-pub(super) fn write_command(buffer: &mut BytesMut, args: &[&[u8]]) {
-    buffer.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
-    args.iter().for_each(|arg| write_arg(buffer, arg));
-}
-
-/// Writes an argument.
-pub(super) fn write_arg(buffer: &mut BytesMut, arg: &[u8]) {
-    buffer.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-    buffer.extend_from_slice(arg);
-    buffer.extend_from_slice(b"\r\n");
 }
 
 /// What the first reply says about trying again.

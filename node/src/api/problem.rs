@@ -221,6 +221,12 @@ impl Problem {
                 "There is no memory for the value",
                 text,
             ),
+            "ORIGIN" => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "origin-failed",
+                "The group's origin doesn't give the value",
+                text,
+            ),
             "UNCERTAIN" => Self::uncertain(text),
             "MOVED" => Self::unavailable("the key's slot is on its way from one node to another"),
             "CLUSTERDOWN" | "TRYAGAIN" | "NOREPLICAS" | "BUSY" | "LOADING" => Self::unavailable(text),

@@ -1,10 +1,12 @@
-//! Reads the few replies that commands of this server have, out of what a node has written itself.
+//! Writes commands, and reads the few replies that commands of this server have, out of what a node has written itself.
 
 use std::ops::Range;
 
+use bytes::BytesMut;
+
 /// A reply, or where in the bytes it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     /// `+OK` and its like.
     Done,
     /// A number.
@@ -18,7 +20,7 @@ pub(super) enum Item {
 }
 
 /// The reply that stands at `at`, which moves behind it. `None`: no reply of that kind.
-pub(super) fn read(bytes: &[u8], at: &mut usize) -> Option<Item> {
+pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<Item> {
     let begin = *at + 1;
     let end = begin + bytes.get(begin..)?.windows(2).position(|pair| pair == b"\r\n")?;
     let line = begin..end;
@@ -42,6 +44,19 @@ pub(super) fn read(bytes: &[u8], at: &mut usize) -> Option<Item> {
         }
         _ => None,
     }
+}
+
+/// Writes a command.
+pub(crate) fn write_command(buffer: &mut BytesMut, args: &[&[u8]]) {
+    buffer.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
+    args.iter().for_each(|arg| write_arg(buffer, arg));
+}
+
+/// Writes an argument.
+pub(crate) fn write_arg(buffer: &mut BytesMut, arg: &[u8]) {
+    buffer.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+    buffer.extend_from_slice(arg);
+    buffer.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn every_status_of_the_document_is_one_that_the_method_answers_and_the_other_way
         (Problem::no_room(), ALL),
         (Problem::uncertain("x"), WRITES),
         (of_reply("OOM x"), &["put"]),
+        (of_reply("ORIGIN x"), READS),
     ];
     let successes: [(u16, &[&str]); 5] = [
         (200, READS),

@@ -8,11 +8,12 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-use super::caller::{Caller, write_arg, write_command};
+use super::caller::Caller;
 use super::conditions::{Conditions, Digest, ETag, Simple, Unmet, allows_range};
 use super::problem::Problem;
 use super::range::{Part, part};
 use super::replies::Item;
+use super::replies::{write_arg, write_command};
 use super::upload::{Upload, make_room};
 
 /// How long the key still lives, in milliseconds; not there when it lives on.

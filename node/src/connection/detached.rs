@@ -1,6 +1,7 @@
 //! A pipeline without a socket: somebody writes commands into it, has them answered, and takes the replies.
 //!
-//! What commands wait for is the same as on a connection: their turn, their rate, a slot that is moving, a pause, copies. The
+//! What commands wait for is the same as on a connection: their turn, their rate, a slot that is moving, a load, a pause,
+//! copies. The
 //! commands stay until they are taken or cleared, so that one that belongs to another node can be sent there as it is.
 
 use std::future::poll_fn;
@@ -99,7 +100,10 @@ impl Pipeline {
         }
     }
 
-    async fn wait(&self, reason: WaitsFor) -> Stop {
+    async fn wait(&mut self, reason: WaitsFor) -> Stop {
+        if reason == WaitsFor::Load {
+            return self.wait_for_load().await;
+        }
         let look_again = match reason {
             WaitsFor::Pause => Some(PAUSE_LOOK),
             reason => reason.look_again(),
@@ -111,6 +115,14 @@ impl Pipeline {
         poll_fn(|context| match self.session.client.poll_stop(context.waker()) {
             Stop::Kill => Poll::Ready(Stop::Kill),
             Stop::No | Stop::Drain => timer.as_mut().poll(context).map(|()| Stop::No),
+        })
+        .await
+    }
+
+    async fn wait_for_load(&mut self) -> Stop {
+        poll_fn(|context| match self.session.client.poll_stop(context.waker()) {
+            Stop::Kill => Poll::Ready(Stop::Kill),
+            Stop::No | Stop::Drain => self.poll_load(context).map(|()| Stop::No),
         })
         .await
     }

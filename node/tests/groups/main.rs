@@ -8,6 +8,7 @@
 )]
 
 mod filter;
+#[path = "../support/origin.rs"]
 mod origin;
 mod reads;
 mod tenants;

@@ -84,7 +84,7 @@ impl Cluster {
     }
 
     pub fn boot(&mut self, number: usize) {
-        let process = Process::member(number, &[]);
+        let process = Process::member(number, &["--api-bind", "127.0.0.1:0"]);
         self.nodes.insert(number, process);
     }
 

@@ -10,11 +10,15 @@ mod copies;
 mod copy_reads;
 mod documents;
 mod fake_source;
+mod groups;
 mod handoff;
 mod http;
 mod member;
 mod messages;
+mod mirrors;
 mod moving_slots;
+#[path = "../support/origin.rs"]
+mod origin;
 mod peers;
 mod process;
 mod processes;

@@ -1,4 +1,9 @@
 //! An origin that counts what it is asked, and does what it is told.
+#![allow(
+    clippy::allow_attributes,
+    dead_code,
+    reason = "not every test needs all of this"
+)]
 
 use std::collections::HashMap;
 use std::convert::Infallible;
