@@ -88,7 +88,7 @@ soak: ## One node at full load for MINUTES=30: fails on too much memory or any e
 	ulimit -n 8192
 	target/release/annulus-bench soak --minutes $(MINUTES)
 
-groups: ## Read-through groups on the cluster that is up: stampede, avalanche, penetration (SCENARIOS="stampede" for some); page and plot into docs/benchmarks
+groups: ## Read-through groups on the cluster that is up: stampede, avalanche, penetration, a hot key (SCENARIOS="stampede" for some); page and plot into docs/benchmarks
 	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-groups -- $(SCENARIOS)
 
 chaos: ## Faults and changes under load on the cluster that is up, each REPEAT=5 times (SCENARIOS="kill cut" for some); page and plot into docs/benchmarks

@@ -6,6 +6,7 @@ mod autoscaling;
 mod bad_specs;
 mod deletion;
 mod fence;
+mod groups;
 mod healing;
 mod hostile;
 mod late_errors;

@@ -4,6 +4,7 @@
 
 mod avalanche;
 mod crowd;
+mod hot;
 mod penetration;
 mod plot;
 mod readers;
@@ -18,7 +19,7 @@ use annulus_tests::{repository, results_dir, try_run};
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// In the order in which they run and stand on the page.
-const SCENARIOS: [&str; 3] = ["stampede", "avalanche", "penetration"];
+const SCENARIOS: [&str; 4] = ["stampede", "avalanche", "penetration", "hot"];
 
 /// What a scenario has to say.
 pub struct Section {
@@ -72,6 +73,7 @@ async fn run(name: &'static str) -> Result<Section> {
             "stampede" => stampede::run(test).await?,
             "avalanche" => avalanche::run(test).await?,
             "penetration" => penetration::run(test).await?,
+            "hot" => hot::run(test).await?,
             _ => bail!("no such scenario: {name}"),
         });
         test.clean_up().await

@@ -19,10 +19,18 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
+    /// With copies of everything.
     pub async fn start(test: &'a Test) -> Result<Self> {
+        Self::start_with(test, ", replication: {factor: 2, acks: 1}").await
+    }
+
+    /// With this beside what every cluster here has.
+    pub async fn start_with(test: &'a Test, more: &str) -> Result<Self> {
         let namespace = test.namespace().await?;
-        let spec = "{nodes: 3, replication: {factor: 2}, resources: {requests: {cpu: 300m, memory: 256Mi}, limits: {memory: 1Gi}}}";
-        let cache = namespace.ready_cache("demo", spec).await?;
+        let spec = format!(
+            "{{nodes: 3, resources: {{requests: {{cpu: 300m, memory: 256Mi}}, limits: {{memory: 1Gi}}}}{more}}}"
+        );
+        let cache = namespace.ready_cache("demo", &spec).await?;
         let origin = Origin::start(&test.kubernetes, &namespace.name, "users").await?;
         let (password, nodes) = (cache.password().await?, cache.pod_ips().await?);
         let nodes: Vec<Ipv4Addr> = nodes.into_values().collect();
