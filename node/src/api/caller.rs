@@ -67,7 +67,9 @@ impl Replies {
 /// Writes a command.
 pub(super) fn write_command(buffer: &mut BytesMut, args: &[&[u8]]) {
     buffer.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
-    args.iter().for_each(|arg| write_arg(buffer, arg));
+    for arg in args {
+        write_arg(buffer, arg);
+    }
 }
 
 /// Writes an argument.
@@ -217,13 +219,12 @@ impl Caller {
                 match self.forward(slot).await? {
                     Ok(replies) if !may_retry(&replies.bytes) => return Ok(replies),
                     Ok(replies) => reason = Some(replies),
-                    Err(ForwardError::NotExecuted(_)) => {}
                     Err(ForwardError::Unknown(why)) if writes => {
                         return Err(Problem::uncertain(format!(
                             "the node that serves the key didn't answer: {why}"
                         )));
                     }
-                    Err(ForwardError::Unknown(_)) => {}
+                    Err(ForwardError::NotExecuted(_) | ForwardError::Unknown(_)) => {}
                 }
             }
             if Instant::now() >= deadline {
