@@ -58,7 +58,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
 
-/// What the interface promises, in the words of OpenAPI 3.1.
+/// What the interface promises, in the words of `OpenAPI` 3.1.
 const DOCUMENT: &str = include_str!("api/openapi.json");
 
 type Answer = Response<Full<Bytes>>;

@@ -204,13 +204,12 @@ impl Caller {
                 match self.forward(slot).await? {
                     Ok(replies) if !may_retry(&replies.bytes) => return Ok(replies),
                     Ok(replies) => reason = Some(replies),
-                    Err(ForwardError::NotExecuted(_)) => {}
                     Err(ForwardError::Unknown(why)) if writes => {
                         return Err(Problem::uncertain(format!(
                             "the node that serves the key didn't answer: {why}"
                         )));
                     }
-                    Err(ForwardError::Unknown(_)) => {}
+                    Err(ForwardError::NotExecuted(_) | ForwardError::Unknown(_)) => {}
                 }
             }
             if Instant::now() >= deadline {

@@ -49,7 +49,9 @@ pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<Item> {
 /// Writes a command.
 pub(crate) fn write_command(buffer: &mut BytesMut, args: &[&[u8]]) {
     buffer.extend_from_slice(format!("*{}\r\n", args.len()).as_bytes());
-    args.iter().for_each(|arg| write_arg(buffer, arg));
+    for arg in args {
+        write_arg(buffer, arg);
+    }
 }
 
 /// Writes an argument.

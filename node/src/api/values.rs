@@ -242,7 +242,9 @@ impl Written {
     /// Puts these options in place of any others.
     fn finish(&self, buffer: &mut BytesMut, tail: &[&[u8]]) {
         buffer.truncate(self.end);
-        tail.iter().for_each(|arg| write_arg(buffer, arg));
+        for arg in tail {
+            write_arg(buffer, arg);
+        }
         // Never more than four options.
         buffer[Self::COUNT_AT] = b'0' + Self::COUNT + u8::try_from(tail.len()).unwrap_or_default();
     }
