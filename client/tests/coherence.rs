@@ -177,13 +177,6 @@ async fn nothing_is_older_than_the_bound(world: &World) {
     let seen = checker.stop().await;
     assert_eq!(seen.violations, 0, "{:#?}", seen.shown);
     assert!(seen.hits.count() > seen.misses.count());
-    println!(
-        "reads: {} from memory, {} from nodes; worst age {:?}; {:?}",
-        seen.hits.count(),
-        seen.misses.count(),
-        seen.worst_age,
-        client.stats()
-    );
 }
 
 /// The same losses without the check: the checker finds them.
