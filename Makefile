@@ -24,7 +24,7 @@ export PATH := $(CLUSTER_DIR)/bin:$(CLUSTER_DIR)/tools/bin:$(PATH)
 STATIC := target/$(TRIPLE)/release
 
 .PHONY: help demo test check fmt generate build images deny sbom chart \
-	cluster-up cluster-down test-e2e test-scale bench soak chaos groups tenancy fuzz clean
+	cluster-up cluster-down test-e2e test-scale bench soak near-cache chaos groups tenancy fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ soak: ## One node at full load for MINUTES=30: fails on too much memory or any e
 
 groups: ## Read-through groups on the cluster that is up: stampede, avalanche, penetration, a hot key (SCENARIOS="stampede" for some); page and plot into docs/benchmarks
 	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-groups -- $(SCENARIOS)
+
+near-cache: ## The Rust client's near cache for MINUTES=30 of cuts, stalls, kills and lost invalidations; page into docs/benchmarks
+	@MINUTES=$(MINUTES) cargo run --release --locked --quiet -p annulus-client --example near_cache_check
 
 chaos: ## Faults and changes under load on the cluster that is up, each REPEAT=5 times (SCENARIOS="kill cut" for some); page and plot into docs/benchmarks
 	@cargo run --release --locked --quiet -p annulus-tests --features cluster --bin annulus-chaos -- $(REPEAT) $(SCENARIOS)

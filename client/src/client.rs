@@ -336,6 +336,12 @@ impl Inner {
         }
     }
 
+    fn keep_wanted(&self, slots: &Slots) {
+        let now_ns = self.shared.clock.now_ns();
+        let mut nodes = self.nodes.lock();
+        nodes.retain(|address, node| node.is_wanted(slots.names(address), now_ns));
+    }
+
     /// Asks one node after the other for the owners of slots, and says whether one told.
     async fn refresh(&self) -> bool {
         let Ok(_refreshing) = self.refreshing.try_lock() else {
@@ -350,8 +356,7 @@ impl Inner {
                 Slots::parse(&reply, &address)
             };
             if let Ok(Some(slots)) = timeout(self.shared.settings.read_timeout, ask).await {
-                // What was read from nodes that serve nothing any more was invalidated, or is not to be served.
-                self.nodes.lock().retain(|address, _| slots.names(address));
+                self.keep_wanted(&slots);
                 *self.slots.write() = slots;
                 tokio::time::sleep(REFRESH_PAUSE).await;
                 return true;

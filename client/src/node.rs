@@ -17,8 +17,12 @@ const WAITING_MAX: usize = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// A node that serves nothing any more is kept connected to for so long: while slots move, not all nodes say the same.
+const UNNAMED_MAX_NS: u64 = 60_000_000_000;
+
 /// One node. Its connection ends when this is dropped.
 pub struct Node {
+    unnamed_since_ns: Option<u64>,
     requests: mpsc::Sender<Request>,
     task: AbortHandle,
 }
@@ -28,7 +32,20 @@ impl Node {
     pub fn start(shared: Arc<Shared>, address: Arc<str>) -> Self {
         let (requests, receiver) = mpsc::channel(WAITING_MAX);
         let task = tokio::spawn(keep_connected(shared, address, receiver)).abort_handle();
-        Self { requests, task }
+        Self {
+            unnamed_since_ns: None,
+            requests,
+            task,
+        }
+    }
+
+    /// Whether to stay connected, by whether it serves slots.
+    pub fn is_wanted(&mut self, is_named: bool, now_ns: u64) -> bool {
+        let since_ns = *self.unnamed_since_ns.get_or_insert(now_ns);
+        if is_named {
+            self.unnamed_since_ns = None;
+        }
+        is_named || now_ns.saturating_sub(since_ns) < UNNAMED_MAX_NS
     }
 
     /// Sends a read; `false` when too many wait.

@@ -1,5 +1,10 @@
 //! The near cache before real processes: hits, invalidations, and the bound while things break.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of the test, outside of test functions"
+)]
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -21,8 +26,8 @@ async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn text(text: &'static str) -> Option<Bytes> {
-    Some(Bytes::from_static(text.as_bytes()))
+fn value(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
 }
 
 async fn reads_and_writes(world: &World) {
@@ -31,7 +36,7 @@ async fn reads_and_writes(world: &World) {
     client.set("greeting", "hello").await.unwrap();
     assert_eq!(
         client.get("greeting").await.unwrap(),
-        text("hello"),
+        Some(value("hello")),
         "its own write"
     );
     until("a hit", async || {
@@ -42,7 +47,7 @@ async fn reads_and_writes(world: &World) {
     .await;
     other.set("greeting", "ahoy").await.unwrap();
     until("another client's write", async || {
-        client.get("greeting").await.unwrap() == text("ahoy")
+        client.get("greeting").await.unwrap() == Some(value("ahoy"))
     })
     .await;
     assert!(other.del("greeting").await.unwrap());
@@ -94,7 +99,7 @@ async fn lost_invalidations_are_noticed(world: &World) {
     until("it isn't served any more", async || {
         let begun = Instant::now();
         let found = client.get("lossy").await.unwrap();
-        let is_new = found == text("new");
+        let is_new = found == Some(value("new"));
         assert!(
             is_new || begun - written <= LEASE,
             "{found:?} after {:?}",
@@ -125,7 +130,7 @@ async fn a_stalled_connection_vouches_for_nothing(world: &World) {
     until("it isn't served any more", async || {
         let begun = Instant::now();
         let found = client.get("stalled").await.unwrap();
-        let is_new = found == text("new");
+        let is_new = found == Some(value("new"));
         assert!(
             is_new || begun - written <= LEASE,
             "{found:?} after {:?}",
@@ -172,13 +177,6 @@ async fn nothing_is_older_than_the_bound(world: &World) {
     let seen = checker.stop().await;
     assert_eq!(seen.violations, 0, "{:#?}", seen.shown);
     assert!(seen.hits.count() > seen.misses.count());
-    println!(
-        "reads: {} from memory, {} from nodes; worst age {:?}; {:?}",
-        seen.hits.count(),
-        seen.misses.count(),
-        seen.worst_age,
-        client.stats()
-    );
 }
 
 /// The same losses without the check: the checker finds them.

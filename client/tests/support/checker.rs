@@ -22,7 +22,7 @@ const READERS: usize = 2;
 const READS_AT_ONCE: usize = 25;
 const VIOLATIONS_SHOWN: usize = 10;
 /// Acknowledgements are remembered for longer than anything may be old.
-const REMEMBERED: Duration = Duration::from_secs(120);
+const REMEMBERED: Duration = Duration::from_mins(2);
 
 /// Counts of durations, in buckets of a sixteenth of a power of two.
 #[derive(Clone)]

@@ -50,8 +50,8 @@ fn programs() -> PathBuf {
     if folder.ends_with("release") {
         build.arg("--release");
     }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
-    assert!(built.success(), "annulus-node and annulus-operator don't build");
+    let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    assert!(status.success(), "annulus-node and annulus-operator don't build");
     folder
 }
 

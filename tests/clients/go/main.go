@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -130,6 +129,7 @@ func work(ctx context.Context, client *redis.ClusterClient, keys int, c *checked
 		}
 	}
 	features(ctx, client, c)
+	nearCaches(ctx, client, address(), c)
 }
 
 const compareAndDelete = `if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0`
@@ -197,7 +197,7 @@ func main() {
 		os.Exit(2)
 	}
 	options := &redis.ClusterOptions{
-		Addrs:    []string{net.JoinHostPort(os.Args[1], os.Args[2])},
+		Addrs:    []string{address()},
 		Password: os.Getenv("ANNULUS_PASSWORD"),
 	}
 	if folder := os.Getenv("ANNULUS_BINDING"); folder != "" {
