@@ -340,19 +340,22 @@ fn a_group_is_in_the_keyspace_of_its_tenant() {
         );
         group(namespace, "g", 0, &spec)
     };
-    use GroupReason::{TenantNotBound, TenantNotFound, TenantNotNamed};
     for (namespace, tenant, expected) in [
         ("n", "", Ok(0)),
         ("n", "tenantRef: {name: own}, ", Ok(5)),
-        ("n", "tenantRef: {name: cache}, ", Err(TenantNotFound)),
+        (
+            "n",
+            "tenantRef: {name: cache}, ",
+            Err(GroupReason::TenantNotFound),
+        ),
         ("blog", "", Ok(1)),
         ("blog", "tenantRef: {name: cache}, ", Ok(1)),
-        ("blog", "tenantRef: {name: a}, ", Err(TenantNotFound)),
-        ("shop", "", Err(TenantNotNamed)),
+        ("blog", "tenantRef: {name: a}, ", Err(GroupReason::TenantNotFound)),
+        ("shop", "", Err(GroupReason::TenantNotNamed)),
         ("shop", "tenantRef: {name: b}, ", Ok(3)),
-        ("late", "", Err(TenantNotBound)),
-        ("new", "", Err(TenantNotBound)),
-        ("other", "", Err(TenantNotFound)),
+        ("late", "", Err(GroupReason::TenantNotBound)),
+        ("new", "", Err(GroupReason::TenantNotBound)),
+        ("other", "", Err(GroupReason::TenantNotFound)),
     ] {
         let seen = anywhere(namespace, tenant);
         let (taken, verdicts) = setting.decide(std::slice::from_ref(&seen));
@@ -364,7 +367,10 @@ fn a_group_is_in_the_keyspace_of_its_tenant() {
     // A deleted CacheTenant whose data is kept has no groups.
     let mut retained = Setting::new();
     retained.cache_tenants.clear();
-    assert_eq!(retained.reason(&[anywhere("blog", "")]), Some(TenantNotFound));
+    assert_eq!(
+        retained.reason(&[anywhere("blog", "")]),
+        Some(GroupReason::TenantNotFound)
+    );
 }
 
 #[test]

@@ -60,7 +60,6 @@ pub(super) fn say(key: &GroupKey, verdict: &GroupVerdict) -> String {
 mod tests {
     use super::super::file::parse;
     use super::super::tenants::Tenants;
-    use super::*;
 
     const CLUSTER: &str = "
 kind: CacheCluster
