@@ -49,9 +49,7 @@ generate: ## Write the CRDs' YAML from the types, and the list of commands from 
 
 build: ## The two programs and the example's origin, static, as the images hold them
 	@RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \
-		-p annulus-node -p annulus-operator
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target $(TRIPLE) \
-		-p annulus-tests --bin annulus-origin
+		-p annulus-node -p annulus-operator -p annulus-origin
 
 images: build ## Both images and the example's origin, into the development cluster (or the kind cluster of KUBECONFIG)
 	@for name in annulus-node annulus-operator annulus-origin; do
