@@ -35,6 +35,10 @@ pub const MEMORY_LIMIT_MIN: &str = "64Mi";
 pub const CLIENT_PORT: u16 = 6379;
 /// The port that clients connect to with TLS.
 pub const CLIENT_TLS_PORT: u16 = 6380;
+/// The port of the keys over HTTP without TLS.
+pub const API_PORT: u16 = 8080;
+/// The port of the keys over HTTP with TLS.
+pub const API_TLS_PORT: u16 = 8443;
 /// The port that nodes and the operator connect to.
 pub const PEER_PORT: u16 = 16379;
 /// The namespace whose pods may read a cluster's metrics unless it says otherwise.

@@ -152,7 +152,11 @@ pub fn for_groups(cluster: &ValidCluster, destinations: &Destinations) -> Networ
 }
 
 fn client_ports(cluster: &ValidCluster) -> Vec<NetworkPolicyPort> {
-    let ports = cluster.tls.client_ports().into_iter();
+    let ports = cluster
+        .tls
+        .client_ports()
+        .into_iter()
+        .chain(cluster.tls.api_ports());
     ports.map(|(_, number)| port("TCP", number)).collect()
 }
 

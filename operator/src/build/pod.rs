@@ -129,6 +129,7 @@ fn container(cluster: &ValidCluster, pool: &ValidPool) -> Container {
                 .tls
                 .client_ports()
                 .into_iter()
+                .chain(cluster.tls.api_ports())
                 .chain([("peer", defaults::PEER_PORT), ("http", defaults::HTTP_PORT)])
                 .map(|(name, number)| port(name, number))
                 .collect(),
@@ -188,6 +189,9 @@ fn environment(cluster: &ValidCluster, pool: &ValidPool) -> Vec<EnvVar> {
         text("ANNULUS_DATA_DIR", DATA_DIR.to_owned()),
         text("ANNULUS_EVICTION_POLICY", eviction.to_owned()),
     ];
+    if cluster.tls.has_plain_port() {
+        variables.push(text("ANNULUS_API_BIND", any(defaults::API_PORT)));
+    }
     if cluster.auth.secret().is_some() {
         variables.push(text(
             "ANNULUS_PASSWORD_FILE",

@@ -30,7 +30,12 @@ pub(super) fn client(cluster: &ValidCluster) -> Service {
         spec: Some(ServiceSpec {
             type_: Some(type_.to_owned()),
             selector: Some(pod_selector(&cluster.key.name)),
-            ports: Some(client_ports(cluster)),
+            ports: Some(
+                client_ports(cluster)
+                    .into_iter()
+                    .chain(api_ports(cluster))
+                    .collect(),
+            ),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -52,6 +57,7 @@ pub(super) fn nodes(cluster: &ValidCluster) -> Service {
             ports: Some(
                 client_ports(cluster)
                     .into_iter()
+                    .chain(api_ports(cluster))
                     .chain([
                         port("peer", defaults::PEER_PORT),
                         port("http", defaults::HTTP_PORT),
@@ -101,6 +107,11 @@ fn of_node(cluster: &ValidCluster, node: &NodeId) -> Service {
 
 fn client_ports(cluster: &ValidCluster) -> Vec<ServicePort> {
     let ports = cluster.tls.client_ports().into_iter();
+    ports.map(|(name, number)| port(name, number)).collect()
+}
+
+fn api_ports(cluster: &ValidCluster) -> Vec<ServicePort> {
+    let ports = cluster.tls.api_ports().into_iter();
     ports.map(|(name, number)| port(name, number)).collect()
 }
 

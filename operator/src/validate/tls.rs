@@ -61,6 +61,13 @@ impl ValidTls {
             .map(|_| (TLS_PORT, defaults::CLIENT_TLS_PORT));
         plain.into_iter().chain(secure).collect()
     }
+
+    /// The ports of the keys over HTTP, likewise.
+    pub fn api_ports(&self) -> Vec<(&'static str, u16)> {
+        let plain = self.has_plain_port().then_some(("api", defaults::API_PORT));
+        let secure = self.clients.as_ref().map(|_| ("api-tls", defaults::API_TLS_PORT));
+        plain.into_iter().chain(secure).collect()
+    }
 }
 
 /// What the port without TLS is called.

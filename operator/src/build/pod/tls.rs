@@ -38,9 +38,10 @@ pub(super) fn variables(cluster: &ValidCluster) -> Vec<EnvVar> {
     let mut variables = Vec::new();
     if let Some(tls) = &cluster.tls.clients {
         let path = |file: &str| format!("{CLIENTS_DIR}/{file}");
-        let bind = format!("0.0.0.0:{}", defaults::CLIENT_TLS_PORT);
+        let any = |port| format!("0.0.0.0:{port}");
         variables.extend([
-            text("ANNULUS_TLS_BIND", bind),
+            text("ANNULUS_TLS_BIND", any(defaults::CLIENT_TLS_PORT)),
+            text("ANNULUS_API_TLS_BIND", any(defaults::API_TLS_PORT)),
             text("ANNULUS_TLS_CERT", path(CERTIFICATE)),
             text("ANNULUS_TLS_KEY", path(KEY)),
         ]);
