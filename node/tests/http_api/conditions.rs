@@ -121,12 +121,13 @@ fn of_many_who_change_the_same_value_none_is_lost() {
 
 #[test]
 fn ranges() {
+    type Row<'a> = (&'a [&'a str], u16, Option<&'a str>, &'a [u8]);
     let server = TestServer::start(&Options::default());
     let mut http = HttpClient::connect(server.api_addr);
     let tag = http.put("/v1/keys/k", &[], b"0123456789").tag();
     let same = format!("If-Range: {tag}");
     let not_match = format!("If-None-Match: {tag}");
-    let table: [(&[&str], u16, Option<&str>, &[u8]); 9] = [
+    let table: [Row<'_>; 9] = [
         (&["Range: bytes=2-4"], 206, Some("bytes 2-4/10"), b"234"),
         (&["Range: bytes=7-"], 206, Some("bytes 7-9/10"), b"789"),
         (&["Range: bytes=-2"], 206, Some("bytes 8-9/10"), b"89"),

@@ -211,7 +211,7 @@ fn a_server_that_stops_answers_what_it_has_received() {
     let mut half = HttpClient::connect(server.api_addr);
     half.send(b"PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 3\r\n\r\nab");
     let mut redis = server.connect();
-    while !redis.ask("CLIENT LIST").lines().nth(2).is_some() {}
+    while redis.ask("CLIENT LIST").lines().nth(2).is_none() {}
     drop(redis);
     let cut_off = server.shutdown(std::time::Duration::from_millis(300));
     assert_eq!(cut_off, 1, "the one that is in the middle of a body");

@@ -40,15 +40,15 @@ fn start(tenants: Vec<Tenant>) -> TestServer {
     server
 }
 
-fn basic(user: &str, password: &str) -> Option<String> {
+fn basic(user: &str, password: &str) -> String {
     use base64::Engine;
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    Some(format!("Basic {encoded}"))
+    format!("Basic {encoded}")
 }
 
 fn log_in(server: &TestServer, name: &str) -> HttpClient {
     let mut http = HttpClient::connect(server.api_addr);
-    http.authorization = basic(name, &format!("secret-{name}"));
+    http.authorization = Some(basic(name, &format!("secret-{name}")));
     http
 }
 
@@ -67,18 +67,18 @@ fn every_request_says_who_asks() {
         Some("Basic realm=\"annulus\", charset=\"UTF-8\"")
     );
     for (authorization, status) in [
-        (basic("default", "wrong"), 401),
-        (basic("default", "sesame"), 404),
-        (basic("default", "wrong"), 401),
+        (Some(basic("default", "wrong")), 401),
+        (Some(basic("default", "sesame")), 404),
+        (Some(basic("default", "wrong")), 401),
         // Nobody is somebody because the last request was.
         (None, 401),
-        (basic("default", "sesame"), 404),
-        (basic("a", "sesame"), 401),
-        (basic("a", "secret-a"), 404),
+        (Some(basic("default", "sesame")), 404),
+        (Some(basic("a", "sesame")), 401),
+        (Some(basic("a", "secret-a")), 404),
         (None, 401),
         (Some("Bearer x".to_owned()), 401),
-        (basic("nobody", "x"), 401),
-        (basic("default", "sesame"), 404),
+        (Some(basic("nobody", "x")), 401),
+        (Some(basic("default", "sesame")), 404),
     ] {
         http.authorization = authorization.clone();
         assert_eq!(get(&mut http).status, status, "{authorization:?}");
@@ -94,12 +94,12 @@ fn without_a_password_there_is_nothing_to_say_and_a_tenant_may_say_it() {
     adopt(&server, 1, vec![tenant(1, "a", "+@all", Quota::default())]);
     let mut http = HttpClient::connect(server.api_addr);
     assert_eq!(http.put("/v1/keys/k", &[], b"open").status, 204);
-    http.authorization = basic("a", "secret-a");
+    http.authorization = Some(basic("a", "secret-a"));
     assert_eq!(http.ask("GET", "/v1/keys/k", &[]).status, 404);
     assert_eq!(http.put("/v1/keys/k", &[], b"of a").status, 204);
     http.authorization = None;
     assert_eq!(http.ask("GET", "/v1/keys/k", &[]).body, b"open");
-    http.authorization = basic("a", "wrong");
+    http.authorization = Some(basic("a", "wrong"));
     assert_eq!(http.ask("GET", "/v1/keys/k", &[]).status, 401);
 }
 

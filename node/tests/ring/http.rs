@@ -125,7 +125,7 @@ async fn tenants_are_the_same_on_every_node() {
 async fn a_dead_owner_is_told_of_and_its_successor_answers() {
     let (mut processes, ring) = start(3, 3).await;
     let mut http = connect(&processes[0]);
-    let of_dead = (0..).find(|&key| {
+    let of_dead = (0..10_000).find(|&key| {
         let slot = Slot::for_key(format!("key-{key}").as_bytes());
         ring.ring().owner(slot) == Some(&ring.members[1].id)
     });

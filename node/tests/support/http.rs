@@ -83,7 +83,7 @@ impl<S: Read + Write> HttpClient<S> {
     pub fn send_head(&mut self, method: &str, target: &str, lines: &[&str]) {
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: node\r\n");
         if let Some(authorization) = &self.authorization {
-            head.push_str(&format!("Authorization: {authorization}\r\n"));
+            head.extend(["Authorization: ", authorization, "\r\n"]);
         }
         for line in lines {
             head.push_str(line);
