@@ -15,10 +15,10 @@ use crate::world::World;
 use crate::{Section, number};
 
 /// The soft TTL, or the only one.
-const TTL_SECONDS: u64 = 120;
+const TTL_SECONDS: u64 = 60;
 const JITTER_PERCENT: u64 = 50;
 /// So long it is looked at, from the first load on.
-const WATCHED: Duration = Duration::from_secs(290);
+const WATCHED: Duration = Duration::from_secs(160);
 const CONNECTIONS: usize = 24;
 
 struct Kind {
