@@ -268,19 +268,24 @@ impl Pipeline {
             }
         }
         ahead.end(&mut self.parser);
-        if self.session.closing {
-            self.input.clear();
-            self.executed_bytes = 0;
-        } else if self.keeps_executed {
-            self.executed_bytes = consumed;
-        } else {
-            self.input.advance(consumed);
-        }
+        self.note_consumed(consumed);
         self.make_room_for_held(now_ms);
         self.broken |= self.reply.overflowed()
             || (self.waits_for.is_none() && self.input.len() > self.input_bytes_max());
         self.note_usage(commands);
         self.note_pause();
+    }
+
+    /// So much of the input was executed.
+    fn note_consumed(&mut self, bytes: usize) {
+        if self.session.closing {
+            self.input.clear();
+            self.executed_bytes = 0;
+        } else if self.keeps_executed {
+            self.executed_bytes = bytes;
+        } else {
+            self.input.advance(bytes);
+        }
     }
 
     /// Has the entries make room for what the connection holds, or ends it.
