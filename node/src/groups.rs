@@ -23,7 +23,7 @@ mod verdict;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use annulus_proto::groups as document;
 use annulus_proto::tenants::TenantId;
@@ -44,11 +44,16 @@ pub use read::{Given, Reading, look};
 use remembered::{Remembered, Why};
 use verdict::{Known, Verdict, verdict};
 
+/// So many loads of one group may be under way or wait for their turn.
+const GROUP_LOADS_MAX: usize = 10_000;
+/// And so many of all.
+const LOADS_MAX: usize = 40_000;
+
 /// What a key without a value takes to be remembered, about.
 const REMEMBERED_BYTES: u64 = 80;
-/// Of the budget, a group's keys without a value may take this part.
+/// Of the budget, all groups' keys without a value may take this part together.
 const REMEMBERED_PART: u64 = 32;
-/// So many of them there may always be.
+/// So many of them each may always have.
 const REMEMBERED_MIN: u64 = 1000;
 
 /// A group, as this node follows it.
@@ -77,12 +82,25 @@ struct Keys {
     breaker: Breaker,
 }
 
-/// A load to be done.
+/// A load to be done. However it ends, those who wait for it are told.
 struct Job {
     group: Arc<Group>,
     load: Arc<Load>,
     slot: Slot,
     key: Box<[u8]>,
+    /// Jobs of all groups.
+    loads: Arc<AtomicUsize>,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.loads.fetch_sub(1, Ordering::Relaxed);
+        if !self.load.is_over() {
+            self.group.state.settle(&self.key, &self.load, None);
+            self.load
+                .finish(Loaded::Failed("the load ended early: try again".into()));
+        }
+    }
 }
 
 /// The groups of a node.
@@ -93,6 +111,8 @@ pub struct Groups {
     /// The version of the document that they are from.
     version: Mutex<u64>,
     jobs: mpsc::UnboundedSender<Job>,
+    /// How many there are.
+    loads: Arc<AtomicUsize>,
     jobs_to_do: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
 }
 
@@ -104,6 +124,7 @@ impl Default for Groups {
             by_tenant: RwLock::default(),
             version: Mutex::new(0),
             jobs,
+            loads: Arc::default(),
             jobs_to_do: Mutex::new(Some(jobs_to_do)),
         }
     }
@@ -114,6 +135,23 @@ impl Groups {
     #[inline]
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more load may begin: each takes memory while it waits for its turn.
+    fn has_room(&self) -> bool {
+        self.loads.load(Ordering::Relaxed) < LOADS_MAX
+    }
+
+    /// The ring is another one: what was learned of keys may be from a time when somebody else was told of their changes. With
+    /// `gained`, slots have come here, of whose keys the filters may not know.
+    pub fn note_ring_change(&self, gained: bool) {
+        for group in self.all() {
+            group.state.supersede_all();
+            if gained && group.described.filter.is_some() {
+                group.state.filter.clear();
+                group.state.filter_due_ms.store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Follows the groups of a document unless it is older than one that was followed.
@@ -144,6 +182,10 @@ impl Groups {
         self.is_on.store(!by_tenant.is_empty(), Ordering::Relaxed);
         *self.by_tenant.write() = by_tenant;
         let after = self.all();
+        let remembered_max = remembered_max(store, after.len());
+        for group in &after {
+            group.state.keys.lock().remembered.resize(remembered_max);
+        }
         for group in before {
             let state = &group.state;
             if !after.iter().any(|other| Arc::ptr_eq(&other.state, state)) {
@@ -271,14 +313,17 @@ impl Group {
         (slot, key): (Slot, &[u8]),
         age: Option<Age>,
         groups: &Groups,
-        now_ms: u64,
+        (now_ms, slots): (u64, u32),
     ) -> (Verdict, Option<Arc<Load>>) {
         let mut keys = self.state.keys.lock();
         let keys = &mut *keys;
         let loading = keys.loading.get(key);
         let verdict = verdict(Known {
             age,
-            is_filtered: age.is_none() && loading.is_none() && self.state.filter.excludes(key),
+            is_filtered: age.is_none()
+                && loading.is_none()
+                && self.described.filter.is_some()
+                && self.state.filter.excludes(key),
             is_loading: loading.is_some(),
             may_load: keys.breaker.allows(self.rules(), now_ms),
             remembered: keys.remembered.of(key, now_ms),
@@ -289,11 +334,14 @@ impl Group {
                 counters.joined.add(1);
                 return (verdict, Some(Arc::clone(load)));
             }
-            (Verdict::Load, None) => counters.began.add(1),
+            (Verdict::Load, None) if groups.has_room() && keys.loading.len() < GROUP_LOADS_MAX => {
+                counters.began.add(1);
+            }
             // Nobody waits for it: it has no place in the queue.
-            (Verdict::ServeAndLoad, None) if self.state.requests.available_permits() > 0 => {}
+            (Verdict::ServeAndLoad, None) if keys.loading.len() < self.requests_max(slots) => {}
             _ => return (verdict, None),
         }
+        groups.loads.fetch_add(1, Ordering::Relaxed);
         let load = Load::new();
         keys.breaker.begin(now_ms);
         keys.loading.insert(key.into(), Arc::clone(&load));
@@ -302,25 +350,35 @@ impl Group {
             load: Arc::clone(&load),
             slot,
             key: key.into(),
+            loads: Arc::clone(&groups.loads),
         };
-        if groups.jobs.send(job).is_err() {
+        if let Err(refused) = groups.jobs.send(job) {
             // The process is about to end.
             keys.loading.remove(key);
-            load.finish(Loaded::Failed("this node is stopping".into()));
+            refused
+                .0
+                .load
+                .finish(Loaded::Failed("this node is stopping".into()));
         }
         (verdict, Some(load))
     }
 }
 
+/// How many keys each of so many groups remembers.
+fn remembered_max(store: &Store, groups: usize) -> NonZeroUsize {
+    let all = store.budget_bytes() / REMEMBERED_PART / REMEMBERED_BYTES;
+    let each = (all / groups.max(1) as u64).max(REMEMBERED_MIN);
+    let each = usize::try_from(each).ok().and_then(NonZeroUsize::new);
+    each.unwrap_or(NonZeroUsize::MIN)
+}
+
 impl State {
     fn new(store: &Store) -> Self {
-        let remembered_max = store.budget_bytes() / REMEMBERED_PART / REMEMBERED_BYTES;
-        let remembered_max = usize::try_from(remembered_max.max(REMEMBERED_MIN)).unwrap_or(usize::MAX);
         Self {
             counters: GroupCounters::default(),
             keys: Mutex::new(Keys {
                 loading: HashMap::default(),
-                remembered: Remembered::new(NonZeroUsize::new(remembered_max).unwrap_or(NonZeroUsize::MIN)),
+                remembered: Remembered::new(remembered_max(store, 1)),
                 breaker: Breaker::default(),
             }),
             filter: KeyFilter::default(),
@@ -332,7 +390,7 @@ impl State {
 
     fn note_write(&self, key: &[u8]) {
         let mut keys = self.keys.lock();
-        keys.remembered.forget(key);
+        keys.remembered.note(key, Why::Written, u64::MAX);
         if let Some(load) = keys.loading.remove(key) {
             load.supersede();
         }

@@ -1,6 +1,7 @@
 //! One key that gets half of all reads.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -186,10 +187,10 @@ async fn read(
             let begun_us = u64::try_from(written.began.elapsed().as_micros())?;
             let mut at = node;
             let answer = loop {
-                if !links.contains_key(&at) {
-                    links.insert(at, Link::open(at, &password, true).await?);
-                }
-                let link = links.get_mut(&at).context("the link that was just opened")?;
+                let link = match links.entry(at) {
+                    Entry::Occupied(link) => link.into_mut(),
+                    Entry::Vacant(place) => place.insert(Link::open(at, &password, true).await?),
+                };
                 let answer = link.ask(&[b"GET", name.as_bytes()]).await?;
                 let Some(moved) = answer.strip_prefix("-MOVED ") else {
                     break answer;

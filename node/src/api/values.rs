@@ -59,7 +59,16 @@ pub(super) async fn get(
     let mut response = Response::new(Full::default());
     let headers_out = response.headers_mut();
     headers_out.insert(ETAG, etag.header().map_err(failed)?);
-    headers_out.insert(CACHE_CONTROL, cache_control(ttl_ms)?);
+    let is_in_group = caller.node.groups.of(caller.tenant(), key).is_some();
+    headers_out.insert(
+        CACHE_CONTROL,
+        // Its entry outlives what its group calls fresh.
+        if is_in_group {
+            HeaderValue::from_static("private, no-cache")
+        } else {
+            cache_control(ttl_ms)?
+        },
+    );
     if let Some(ttl_ms) = ttl_ms {
         headers_out.insert(TTL_HEADER, HeaderValue::from(ttl_ms));
     }

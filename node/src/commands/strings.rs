@@ -43,8 +43,10 @@ pub fn get_given(call: &mut Keyed<'_, '_>, given: &Given) -> Outcome {
     if is_many {
         call.reply.array(call.args.len() - 1);
     }
+    // Both are in the order of the arguments.
+    let mut given = given.iter().peekable();
     for (place, key) in (1..).zip(call.args.from(1)) {
-        match given.iter().find(|(of, _)| *of == place) {
+        match given.next_if(|(of, _)| *of == place) {
             Some((_, Some(value))) => call.reply.bulk(value),
             Some((_, None)) => call.reply.null(),
             None => {

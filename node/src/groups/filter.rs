@@ -18,6 +18,8 @@ pub struct KeyFilter(Mutex<State>);
 struct State {
     filter: Option<Filter>,
     figures: Figures,
+    /// Which list is wanted: those that were begun before are of no use.
+    generation: u64,
     /// Keys that were added while a list is read.
     added: Option<Vec<Box<[u8]>>>,
 }
@@ -34,7 +36,10 @@ pub struct Figures {
 }
 
 /// More keys than that aren't noted while a list is read: the filter is then made anew from the next one only.
-const ADDED_MAX: usize = 100_000;
+const ADDED_MAX: usize = 10_000;
+
+/// Longer keys have no URL.
+const KEY_BYTES_MAX: usize = 2048;
 
 impl KeyFilter {
     /// Whether there is a filter, and it says that the origin doesn't have the key.
@@ -50,6 +55,9 @@ impl KeyFilter {
 
     /// The origin may have that key from now on.
     pub fn add(&self, key: &[u8]) {
+        if key.len() > KEY_BYTES_MAX {
+            return;
+        }
         let mut state = self.0.lock();
         if let Some(filter) = &mut state.filter {
             filter.insert(key);
@@ -61,15 +69,27 @@ impl KeyFilter {
         }
     }
 
-    /// A list begins to be read: keys that are added from now on may not be in it.
-    pub fn begin(&self) {
-        self.0.lock().added = Some(Vec::new());
+    /// A list begins to be read: keys that are added from now on may not be in it. Returns what to give with it.
+    pub fn begin(&self) -> u64 {
+        let mut state = self.0.lock();
+        state.added = Some(Vec::new());
+        state.generation
     }
 
-    /// The list was read. `false` when too much was written meanwhile for the filter to be right.
-    pub fn replace(&self, read: &ReadKeys, false_positives_per_million: u32, now_ms: u64) -> bool {
+    /// The list of that generation was read. `false` when it isn't wanted any more, or too much was written meanwhile for the
+    /// filter to be right. Takes as long as making the filter does.
+    pub fn replace(
+        &self,
+        generation: u64,
+        read: &ReadKeys,
+        false_positives_per_million: u32,
+        now_ms: u64,
+    ) -> bool {
         let mut filter = read.filter(false_positives_per_million);
         let mut state = self.0.lock();
+        if state.generation != generation {
+            return false;
+        }
         let added = state.added.take().unwrap_or_default();
         if added.len() >= ADDED_MAX {
             return false;
@@ -88,7 +108,11 @@ impl KeyFilter {
 
     /// There is to be none any more.
     pub fn clear(&self) {
-        *self.0.lock() = State::default();
+        let mut state = self.0.lock();
+        *state = State {
+            generation: state.generation + 1,
+            ..State::default()
+        };
     }
 
     /// What there is to say about it.
@@ -136,11 +160,11 @@ mod tests {
     fn what_is_written_while_a_list_is_read_is_in_it() {
         let filter = KeyFilter::default();
         assert!(!filter.excludes(b"a"), "there is none yet");
-        filter.begin();
+        let generation = filter.begin();
         filter.add(b"new");
         let mut read = ReadKeys::default();
         read.push(b"a");
-        assert!(filter.replace(&read, 1000, 7));
+        assert!(filter.replace(generation, &read, 1000, 7));
         assert!(!filter.excludes(b"a") && !filter.excludes(b"new"));
         assert!(filter.excludes(b"b"));
         filter.add(b"b");
@@ -148,6 +172,8 @@ mod tests {
         assert_eq!(filter.figures().unwrap().keys, 1);
         filter.clear();
         assert!(!filter.excludes(b"c"));
+        let is_taken = filter.replace(generation, &read, 1000, 7);
+        assert!(!is_taken && !filter.excludes(b"c"), "a list from before");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One load of one key: begun once, waited for by whoever reads the key meanwhile.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,11 @@ impl Load {
         self.is_superseded.load(Ordering::Relaxed)
     }
 
+    /// Whether everybody was told.
+    pub(super) fn is_over(&self) -> bool {
+        self.end.lock().is_none()
+    }
+
     /// Tells everybody who waits.
     pub(super) fn finish(&self, loaded: Loaded) {
         if let Some(end) = self.end.lock().take() {
@@ -58,19 +64,23 @@ impl Load {
 }
 
 struct Waited {
-    key: Box<[u8]>,
     outcome: Shared<oneshot::Receiver<Loaded>>,
     loaded: Option<Loaded>,
 }
 
 /// The loads that a command waits for, and then what they brought.
 #[derive(Default)]
-pub struct Awaited(Vec<Waited>);
+pub struct Awaited {
+    waited: Vec<Waited>,
+    places: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
+    /// How many of the first are over.
+    over: usize,
+}
 
 impl Awaited {
     pub(super) fn push(&mut self, key: &[u8], load: &Load) {
-        self.0.push(Waited {
-            key: key.into(),
+        self.places.insert(key.into(), self.waited.len());
+        self.waited.push(Waited {
             outcome: load.outcome.clone(),
             loaded: None,
         });
@@ -78,32 +88,32 @@ impl Awaited {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waited.is_empty()
     }
 
     /// Whether all are.
     pub fn is_over(&self) -> bool {
-        self.0.iter().all(|waited| waited.loaded.is_some())
+        self.over == self.waited.len()
     }
 
     /// What was brought for a key, once all are over.
     pub(super) fn of(&self, key: &[u8]) -> Option<&Loaded> {
-        let waited = self.0.iter().find(|waited| *waited.key == *key)?;
-        waited.loaded.as_ref()
+        let place = *self.places.get(key)?;
+        self.waited.get(place)?.loaded.as_ref()
     }
 
     /// Ready when all are over.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut are_over = true;
-        for waited in self.0.iter_mut().filter(|waited| waited.loaded.is_none()) {
-            match Pin::new(&mut waited.outcome).poll(context) {
-                Poll::Ready(Ok(loaded)) => waited.loaded = Some(loaded),
-                Poll::Ready(Err(_)) => {
-                    waited.loaded = Some(Loaded::Failed("the load ended early: try again".into()));
-                }
-                Poll::Pending => are_over = false,
-            }
+        // One after the other: who waits for all of them needs to be woken by one at a time only.
+        while let Some(waited) = self.waited.get_mut(self.over) {
+            let loaded = match Pin::new(&mut waited.outcome).poll(context) {
+                Poll::Ready(Ok(loaded)) => loaded,
+                Poll::Ready(Err(_)) => Loaded::Failed("the load ended early: try again".into()),
+                Poll::Pending => return Poll::Pending,
+            };
+            waited.loaded = Some(loaded);
+            self.over += 1;
         }
-        if are_over { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Ready(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use annulus_ring::Epoch;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -26,14 +27,17 @@ use crate::store::limits::Limits;
 /// A load waits at least so long for other loads of its group, if there are as many as may be at a time.
 const TURN_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether a list of keys is to be read.
-const FILTER_CHECK: Duration = Duration::from_millis(500);
+/// How often it is looked whether the ring has changed, and whether a list of keys is to be read.
+const CHECK: Duration = Duration::from_millis(500);
 
 /// A list of keys that couldn't be read is asked for again after so long at most.
 const FILTER_AGAIN_MS: u64 = 10_000;
 
 /// A list of keys that takes longer than that is given up.
 const FILTER_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Of the budget, a list of keys may take this part while it is read.
+const FILTER_PART: u64 = 8;
 
 /// No key of a list is longer.
 const LISTED_BYTES_MAX: usize = 4096;
@@ -56,7 +60,8 @@ pub fn start(node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
 
 async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: CancellationToken) {
     let stats = node.stats.register_thread();
-    let mut checks = tokio::time::interval(FILTER_CHECK);
+    let mut ring = (node.routing.view().epoch, node.store.slots());
+    let mut checks = tokio::time::interval(CHECK);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -65,7 +70,10 @@ async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: Cancellat
                 let Some(job) = job else { return };
                 tokio::spawn(load(Arc::clone(&node), Arc::clone(&stats), job));
             }
-            _ = checks.tick() => read_lists(&node),
+            _ = checks.tick() => {
+                note_ring(&node, &mut ring);
+                read_lists(&node);
+            }
         }
     }
 }
@@ -193,7 +201,8 @@ fn keep(node: &Node, stats: &ThreadStats, job: &Job, loaded: &Loaded) {
     let mut lesson = None;
     let is_kept = match loaded {
         Loaded::Value(value) => {
-            let has_room = store.eviction() != EvictionPolicy::NoEviction || !store.is_over_budget();
+            let has_room =
+                store.eviction() != EvictionPolicy::NoEviction || has_room(node, group, value.len());
             let expires_at_ms = now_ms.saturating_add(group.life(&job.key).kept_ms);
             may_write
                 && has_room
@@ -225,6 +234,21 @@ fn keep(node: &Node, stats: &ThreadStats, job: &Job, loaded: &Loaded) {
     }
 }
 
+/// Whether there is room for one more value where nothing is evicted.
+fn has_room(node: &Node, group: &Group, bytes: usize) -> bool {
+    let (store, tenant) = (&node.store, group.keyspace.tenant());
+    !store.is_over_budget() && !tenant.is_some_and(|space| store.is_over_limits(space, bytes as u64))
+}
+
+/// Tells the groups when the ring has changed since it was last looked.
+fn note_ring(node: &Node, (epoch, slots): &mut (Epoch, u32)) {
+    let (now, slots_now) = (node.routing.view().epoch, node.store.slots());
+    if now != *epoch {
+        node.groups.note_ring_change(slots_now > *slots);
+    }
+    (*epoch, *slots) = (now, slots_now);
+}
+
 /// Begins to read the lists of keys that are due.
 fn read_lists(node: &Arc<Node>) {
     if !node.groups.is_on() {
@@ -235,33 +259,36 @@ fn read_lists(node: &Arc<Node>) {
         let is_due = group.state.filter_due_ms.load(Ordering::Relaxed) <= now_ms;
         if group.described.filter.is_some() && is_due {
             group.state.filter_due_ms.store(u64::MAX, Ordering::Relaxed);
-            tokio::spawn(read_list(group));
+            tokio::spawn(read_list(Arc::clone(node), group));
         }
     }
 }
 
-async fn read_list(group: Arc<Group>) {
+async fn read_list(node: Arc<Node>, group: Arc<Group>) {
     let Some(filter) = &group.described.filter else {
         return;
     };
     let state = &group.state;
-    state.filter.begin();
-    let read = timeout(
-        FILTER_TIMEOUT,
-        listed_keys(&group, &filter.keys_url, filter.keys_max),
-    );
+    let generation = state.filter.begin();
+    // While it is read, a key takes up to two hashes.
+    let keys_max = filter.keys_max.min(node.store.budget_bytes() / FILTER_PART / 16);
+    let read = timeout(FILTER_TIMEOUT, listed_keys(&group, &filter.keys_url, keys_max));
     let read = read.await.unwrap_or_else(|_| Err("it took too long".to_owned()));
     let now_ms = clock::now_ms();
     let again_ms = match read {
         Ok(keys) => {
             let (count, per_million) = (keys.len(), filter.false_positives_per_million);
-            if state.filter.replace(&keys, per_million, now_ms) {
+            // It may take a while, in which other loads go on.
+            let of = Arc::clone(&group);
+            let replace = move || of.state.filter.replace(generation, &keys, per_million, now_ms);
+            let is_taken = tokio::task::spawn_blocking(replace).await;
+            if is_taken.unwrap_or(false) {
                 info!(group = group.label(), keys = count, "read the list of keys");
                 filter.refresh_ms
             } else {
                 warn!(
                     group = group.label(),
-                    "too many writes while the list of keys was read"
+                    "the list of keys is of no use: too many writes meanwhile, or another one is wanted"
                 );
                 filter.refresh_ms.min(FILTER_AGAIN_MS)
             }
@@ -303,6 +330,9 @@ async fn listed_keys(group: &Group, url: &str, keys_max: u64) -> Result<ReadKeys
         }
     }
     push(&mut keys, group, &rest, keys_max)?;
+    if keys.len() == 0 {
+        return Err("it is empty: nothing would be asked for any more".to_owned());
+    }
     Ok(keys)
 }
 
@@ -313,7 +343,9 @@ fn push(keys: &mut ReadKeys, group: &Group, line: &[u8], keys_max: u64) -> Resul
         return Ok(());
     }
     if keys.len() as u64 >= keys_max {
-        return Err(format!("it has more than maxKeys, {keys_max} keys"));
+        return Err(format!(
+            "it has more than {keys_max} keys, as many as maxKeys and the memory of this node allow"
+        ));
     }
     keys.push(&[group.prefix().as_bytes(), line].concat());
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -227,6 +227,25 @@ fn refused(status: StatusCode) -> Fetched {
 
 const LOCAL: &str = "is at a loopback or link-local address, which is never asked";
 
+/// Where clouds tell a machine's secrets, apart from link-local addresses: Azure, Alibaba, Oracle.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+/// The same: Amazon, Google.
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+/// Whether an address of 64:ff9b::/96 (RFC 6052) leads to such an IPv4 address.
+fn is_local_by_nat64(address: Ipv6Addr) -> bool {
+    let [prefix @ .., high, low] = address.segments();
+    let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+    prefix == [0x64, 0xff9b, 0, 0, 0, 0] && is_local(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+}
+
 /// Whether an address is the machine's own, or one beside it.
 fn is_local(address: IpAddr) -> bool {
     match address {
@@ -237,11 +256,17 @@ fn is_local(address: IpAddr) -> bool {
                 || v4.is_multicast()
                 || v4.is_broadcast()
                 || v4.octets()[0] == 0
+                || METADATA_V4.contains(&v4)
         }
         IpAddr::V6(v6) => match v6.to_ipv4() {
             // Mapped and compatible addresses reach what their IPv4 address reaches; ::1 and :: are among them.
             Some(v4) => v6.is_loopback() || is_local(IpAddr::V4(v4)),
-            None => v6.is_multicast() || v6.is_unicast_link_local(),
+            None => {
+                v6.is_multicast()
+                    || v6.is_unicast_link_local()
+                    || METADATA_V6.contains(&v6)
+                    || is_local_by_nat64(v6)
+            }
         },
     }
 }
@@ -295,6 +320,11 @@ mod tests {
             ("::ffff:169.254.169.254", true),
             ("fe80::1", true),
             ("ff02::1", true),
+            ("168.63.129.16", true),
+            ("100.100.100.200", true),
+            ("fd00:ec2::254", true),
+            ("64:ff9b::a9fe:a9fe", true),
+            ("64:ff9b::a00:1", false),
             ("10.96.0.10", false),
             ("192.168.1.1", false),
             ("203.0.113.7", false),

@@ -4,7 +4,7 @@ use annulus_proto::tenants::TenantId;
 use bytes::Bytes;
 
 use super::age::Age;
-use super::load::{Awaited, Loaded};
+use super::load::Loaded;
 use super::remembered::Why;
 use super::verdict::Verdict;
 use super::{Group, GroupCounters};
@@ -26,6 +26,9 @@ pub enum Reading {
     Elsewhere,
 }
 
+/// A command waits for so many loads at a time; the rest of its keys come when those are over.
+const ROUND_MAX: usize = 256;
+
 /// Looks at every key of a reading command, whose slot is locked.
 pub fn look(
     context: &mut Context<'_>,
@@ -35,14 +38,18 @@ pub fn look(
 ) -> Result<Reading, CommandError> {
     let tenant: TenantId = context.session.keyspace.id();
     let groups = &context.node.groups;
-    let (mut given, mut awaited) = (Given::new(), Awaited::default());
+    let (mut given, mut begun) = (Given::new(), 0);
     for (place, key) in (1..).zip(args.from(1)) {
         let Some(group) = groups.of(tenant, key) else {
             continue;
         };
         let counters = group.counters();
         let stored = guard.peek(key, context.now_ms);
-        let age = stored.map(|stored| group.life(key).age(stored.expires_at_ms(), context.now_ms));
+        let age = stored.map(|stored| {
+            // What is no string was never loaded.
+            let expires_at_ms = stored.expires_at_ms().filter(|_| stored.value().is_string());
+            group.life(key).age(expires_at_ms, context.now_ms)
+        });
         if is_copy {
             if age == Some(Age::Fresh) {
                 counters.fresh.add(1);
@@ -60,7 +67,8 @@ pub fn look(
             }
             continue;
         }
-        let (verdict, load) = group.decide((guard.slot(), key), age, groups, context.now_ms);
+        let (now_ms, slots) = (context.now_ms, context.node.store.slots());
+        let (verdict, load) = group.decide((guard.slot(), key), age, groups, (now_ms, slots));
         match verdict {
             Verdict::Serve if age == Some(Age::Fresh) => counters.fresh.add(1),
             Verdict::Serve | Verdict::ServeAndLoad => counters.soft.add(1),
@@ -68,21 +76,27 @@ pub fn look(
             Verdict::Absent => counters.absent.add(1),
             Verdict::Filtered => counters.filtered.add(1),
             Verdict::Fail(Why::Failed(reason)) => fall_back(&group, age, || reason.to_string())?,
-            Verdict::Fail(Why::Absent) => {}
+            Verdict::Fail(Why::Absent | Why::Written) => {}
             Verdict::Refused => fall_back(&group, age, || {
                 "its origin failed too often and is left in peace for a while (circuit breaker)".to_owned()
             })?,
             Verdict::Load => {
-                if let Some(load) = load {
-                    awaited.push(key, &load);
+                let Some(load) = load else {
+                    let reason = || "too many of its keys are being loaded already: try again".to_owned();
+                    fall_back(&group, age, reason)?;
+                    continue;
+                };
+                context.session.awaited.push(key, &load);
+                begun += 1;
+                if begun == ROUND_MAX {
+                    break;
                 }
             }
         }
     }
-    if awaited.is_empty() {
+    if begun == 0 {
         return Ok(Reading::Reads(given));
     }
-    context.session.awaited = awaited;
     Ok(Reading::Waits)
 }
 

@@ -1,4 +1,5 @@
-//! What a group remembers of keys that have no value: that the origin doesn't have them, or can't tell.
+//! What a group remembers of keys beside their entries: that the origin doesn't have them, or can't tell, or that a client has
+//! written them.
 //!
 //! Keys are remembered by a hash of 64 bits, with a seed of the process: of a million keys that are remembered, one of about
 //! 10^13 others is mistaken for one of them, for as long as that is remembered. There are as many as the group has room for;
@@ -11,13 +12,15 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 use std::hash::BuildHasher;
 
-/// Why there is no value.
+/// What is known of a key beside its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// The origin says that there is none.
     Absent,
     /// It couldn't be loaded.
     Failed(Arc<str>),
+    /// There may be one: a client has written it, so it is no older than that.
+    Written,
 }
 
 /// The keys without a value.
@@ -49,6 +52,11 @@ impl Remembered {
             return None;
         }
         self.keys.get(&hash).map(|(why, _)| why)
+    }
+
+    /// Has room for so many from now on.
+    pub fn resize(&mut self, keys_max: NonZeroUsize) {
+        self.keys.resize(keys_max);
     }
 
     /// Remembers that until then.

@@ -44,7 +44,7 @@ fn store() -> Store {
 
 fn read(groups: &Groups, key: &[u8], now_ms: u64) -> (Verdict, Option<Arc<Load>>) {
     let group = groups.of(TenantId::CLUSTER, key).unwrap();
-    group.decide((Slot::for_key(key), key), None, groups, now_ms)
+    group.decide((Slot::for_key(key), key), None, groups, (now_ms, 16384))
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub fn verdict(known: Known<'_>) -> Verdict {
     let failed = matches!(known.remembered, Some(Why::Failed(_)));
     match known.age {
         Some(Age::Fresh) => Verdict::Serve,
+        // Its time to live is the client's, not the group's.
+        Some(_) if known.remembered == Some(&Why::Written) => Verdict::Serve,
         Some(Age::Soft) if known.is_loading || failed || !known.may_load => Verdict::Serve,
         Some(Age::Soft) => Verdict::ServeAndLoad,
         Some(Age::Hard) | None if known.is_loading => Verdict::Load,
@@ -52,9 +54,9 @@ pub fn verdict(known: Known<'_>) -> Verdict {
         None => match known.remembered {
             Some(Why::Absent) => Verdict::Absent,
             Some(why @ Why::Failed(_)) => Verdict::Fail(why.clone()),
-            None if known.is_filtered => Verdict::Filtered,
-            None if !known.may_load => Verdict::Refused,
-            None => Verdict::Load,
+            Some(Why::Written) | None if known.is_filtered => Verdict::Filtered,
+            Some(Why::Written) | None if !known.may_load => Verdict::Refused,
+            Some(Why::Written) | None => Verdict::Load,
         },
     }
 }
@@ -75,6 +77,9 @@ mod tests {
             (soft, None, false, false, true, Verdict::ServeAndLoad),
             (soft, None, true, false, true, Verdict::ServeAndLoad),
             (soft, None, false, true, true, Verdict::Serve),
+            (soft, Some(&Why::Written), false, false, true, Verdict::Serve),
+            (hard, Some(&Why::Written), false, false, true, Verdict::Serve),
+            (None, Some(&Why::Written), false, false, true, Verdict::Load),
             (soft, failed, false, false, true, Verdict::Serve),
             (soft, None, false, false, false, Verdict::Serve),
             (hard, None, false, false, true, Verdict::Load),

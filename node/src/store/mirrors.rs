@@ -188,9 +188,10 @@ impl Mirrors {
         if known.tenant != fetch.tenant || known.key != fetch.key {
             return;
         }
-        known.fetching_since_ms = None;
         let fits = |value: &Option<Bytes>| value.as_ref().is_none_or(|value| value.len() <= VALUE_BYTES_MAX);
+        // After anything else it isn't asked for again for a while.
         if let Some((value, ttl_ms)) = answer.filter(|(value, _)| fits(value)) {
+            known.fetching_since_ms = None;
             known.copy = Some(Copied {
                 value,
                 asked_ms,

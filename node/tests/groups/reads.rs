@@ -314,3 +314,35 @@ fn metrics_tell_what_groups_do() {
         assert!(text.lines().any(|other| other == line), "{line}\n{text}");
     }
 }
+
+#[test]
+fn what_a_client_sets_lives_as_long_as_it_says() {
+    let world = World::start(|group| {
+        (group.soft_ttl_ms, group.hard_ttl_ms, group.stale_ms) = (1000, 600_000, 600_000);
+    });
+    let mut client = world.connect();
+    // Shorter than the group keeps what it loads.
+    client.check("SET user:1 mine EX 60", "+OK\r\n");
+    for _ in 0..3 {
+        client.check("GET user:1", bulk("mine"));
+    }
+    client.check("HSET user:2 field value", ":1\r\n");
+    client.check("EXPIRE user:2 60", ":1\r\n");
+    assert!(client.ask("GET user:2").starts_with("-WRONGTYPE"));
+    assert_eq!(world.origin.asked_in_all(), 0);
+    client.check("DEL user:1", ":1\r\n");
+    client.check("GET user:1", bulk("value-of-/u/1-1"));
+}
+
+#[test]
+fn many_keys_of_one_command_are_loaded_in_rounds() {
+    let world = World::start(|_| {});
+    let mut client = world.connect();
+    let keys: Vec<String> = (0..600).map(|number| format!("user:{{a}}{number}")).collect();
+    client.command(&format!("MGET {}", keys.join(" ")));
+    client.expect("*600\r\n");
+    for number in 0..600 {
+        client.expect(bulk(&format!("value-of-/u/%7Ba%7D{number}-1")));
+    }
+    assert_eq!(world.origin.asked_in_all(), 600);
+}
