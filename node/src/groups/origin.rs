@@ -239,7 +239,7 @@ const METADATA_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
 ];
 
-/// Whether an address of 64:ff9b::/96 (RFC 6052) leads to such an IPv4 address.
+/// Whether an address of `64:ff9b::/96` (RFC 6052) leads to such an IPv4 address.
 fn is_local_by_nat64(address: Ipv6Addr) -> bool {
     let [prefix @ .., high, low] = address.segments();
     let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];

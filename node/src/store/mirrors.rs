@@ -229,8 +229,8 @@ mod tests {
         (mirrors, fetches)
     }
 
-    fn value(text: &'static str) -> Option<(Option<Bytes>, Option<u64>)> {
-        Some((Some(Bytes::from_static(text.as_bytes())), None))
+    fn value(text: &'static str) -> (Option<Bytes>, Option<u64>) {
+        (Some(Bytes::from_static(text.as_bytes())), None)
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         mirrors.read(TENANT, b"a", 0);
         let fetch = fetches.try_recv().unwrap();
         // The answer took 60 ms, of which nobody knows when the owner looked.
-        mirrors.fetched(&fetch, 0, value("old"));
+        mirrors.fetched(&fetch, 0, Some(value("old")));
         assert_eq!(mirrors.len(61), 1);
         assert_eq!(
             mirrors.read(TENANT, b"a", 61),
@@ -282,7 +282,7 @@ mod tests {
     fn a_value_is_fetched_anew_before_its_time_is_over() {
         let (mirrors, mut fetches) = mirrors(1);
         mirrors.read(TENANT, b"a", 0);
-        mirrors.fetched(&fetches.try_recv().unwrap(), 0, value("old"));
+        mirrors.fetched(&fetches.try_recv().unwrap(), 0, Some(value("old")));
         mirrors.read(TENANT, b"a", 49);
         assert!(fetches.try_recv().is_err());
         mirrors.read(TENANT, b"a", 50);
