@@ -1,5 +1,5 @@
 //! A Redis Cluster client with a *near cache*: what was read is kept in the application's memory and answered from there in
-//! well under a microsecond, and no answer is older than a bound that you set, the *lease*.
+//! about a microsecond, and no answer is older than a bound that you set, the *lease*.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), annulus_client::Error> {
