@@ -128,7 +128,7 @@ async fn measure(world: &World<'_>) -> Result<Seen> {
     for number in 0..CONNECTIONS {
         let node = world.nodes[number % world.nodes.len()];
         let (password, written) = (world.password.clone(), Arc::clone(&written));
-        readers.spawn(async move { read(number, node, password, &written, end).await });
+        readers.spawn(async move { read(number, (node, owner), password, &written, end).await });
     }
     let mut ticks = interval(WRITES_EVERY);
     let mut value = 1;
@@ -167,7 +167,7 @@ async fn write(writer: &mut Link, written: &Written, value: usize) -> Result<()>
 
 async fn read(
     number: usize,
-    node: Ipv4Addr,
+    (node, owner): (Ipv4Addr, Ipv4Addr),
     password: String,
     written: &Written,
     end: Instant,
@@ -207,7 +207,9 @@ async fn read(
                 continue;
             }
             seen.waited_us.push(u64::try_from(begun.elapsed().as_micros())?);
-            *seen.answers.entry(at).or_default() += 1;
+            // Who is sent on goes to the address of the owner's Service.
+            let answerer = if at == node { node } else { owner };
+            *seen.answers.entry(answerer).or_default() += 1;
             let value: usize = answer.parse().with_context(|| format!("GET: {answer}"))?;
             // The next value was acknowledged then, if it was.
             let next_us = written
