@@ -74,7 +74,15 @@ impl<'a> World<'a> {
         self.cache
             .kubectl(&["wait", &group, "--for", ready, "--timeout", "60s"])
             .await?;
-        Ok(())
+        // The origin's Service leads to its pod a moment after the pod is ready.
+        let mut connection = self.cache.connect().await?;
+        until("the first load", seconds(30), async || {
+            let mut get = redis::cmd("GET");
+            get.arg(format!("{name}:warm"));
+            let _: Value = get.query_async(&mut connection).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Removes it, so that what comes next has the machine to itself.
