@@ -38,7 +38,7 @@ test: ## Everything: format, lints, units, properties, chart, simulation, end to
 check: ## The inner loop: format, lints, units and properties, generated files (under 2 minutes warm)
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	cargo test --workspace --locked --quiet
+	ANNULUS_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug cargo test --workspace --locked --quiet
 
 fmt: ## Format the code
 	@cargo fmt --all
