@@ -166,10 +166,11 @@ async fn nothing_is_older_than_the_bound(world: &World) {
         })
         .await;
     }
-    let before = client.stats().connections_lost;
+    let before = world.cluster.nodes();
     world.cluster.kill_one(1);
-    until("a lost connection", async || {
-        client.stats().connections_lost > before
+    until("another process in its place", async || {
+        let now = world.cluster.nodes();
+        now.len() == before.len() && now != before
     })
     .await;
     world.cluster.whole().await;

@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     /// The processes of the nodes.
-    fn nodes(&self) -> Vec<u32> {
+    pub fn nodes(&self) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.operator.id())).unwrap();
         let children =
             tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());

@@ -111,8 +111,8 @@ async fn read(
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match api.get_opt(name).await {
         Ok(secret) => Ok(Ok(secret.map(|secret| secret.data.unwrap_or_default()))),
-        // Not allowed, or a name that the API server doesn't take.
-        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+        // Not allowed, or a name that the API server doesn't take; all else may pass.
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
             Ok(Err(status.message.clone()))
         }
         Err(error) => Err(TenantsError::read(name)(error)),
