@@ -29,6 +29,7 @@ fn is_closed(client: &mut Client) -> bool {
         match client.stream.read(&mut dropped) {
             Ok(0) => return true,
             Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
         }
     }

@@ -9,7 +9,7 @@
 mod attempts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -93,7 +93,10 @@ impl Connection {
         let (mut all, mut part) = (Vec::new(), [0; 4096]);
         while !all.ends_with(end) {
             let so_far = || String::from_utf8_lossy(&all).into_owned();
-            let len = self.0.read(&mut part).with_context(so_far)?;
+            let len = match self.0.read(&mut part) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.with_context(so_far)?,
+            };
             ensure!(len > 0, "the connection was closed: {}", so_far());
             all.extend_from_slice(&part[..len]);
         }
