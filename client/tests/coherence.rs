@@ -10,7 +10,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use annulus_client::Bytes;
+use annulus_client::{Bytes, Client};
 use support::checker::Checker;
 use support::world::World;
 use tokio::time::{Instant, sleep};
@@ -85,20 +85,19 @@ async fn reads_and_writes(world: &World) {
     assert_eq!(stats.uncounted_checks, 0);
 }
 
-async fn lost_invalidations_are_noticed(world: &World) {
-    let (client, other) = (world.client(LEASE, true).await, world.client(LEASE, true).await);
-    other.set("lossy", "old").await.unwrap();
+async fn is_cached(client: &Client, key: &'static str) {
     until("a hit", async || {
-        client.get("lossy").await.unwrap();
+        client.get(key).await.unwrap();
         client.stats().hits > 0
     })
     .await;
-    world.faults.lost_percent.store(100, Ordering::Relaxed);
-    other.set("lossy", "new").await.unwrap();
-    let written = Instant::now();
+}
+
+/// Waits until `new` is read; nothing else is by reads that begin later than the lease lasts.
+async fn is_replaced(client: &Client, key: &'static str, written: Instant) {
     until("it isn't served any more", async || {
         let begun = Instant::now();
-        let found = client.get("lossy").await.unwrap();
+        let found = client.get(key).await.unwrap();
         let is_new = found == Some(value("new"));
         assert!(
             is_new || begun - written <= LEASE,
@@ -108,6 +107,16 @@ async fn lost_invalidations_are_noticed(world: &World) {
         is_new
     })
     .await;
+}
+
+async fn lost_invalidations_are_noticed(world: &World) {
+    let (client, other) = (world.client(LEASE, true).await, world.client(LEASE, true).await);
+    other.set("lossy", "old").await.unwrap();
+    is_cached(&client, "lossy").await;
+    world.faults.lost_percent.store(100, Ordering::Relaxed);
+    other.set("lossy", "new").await.unwrap();
+    let written = Instant::now();
+    is_replaced(&client, "lossy", written).await;
     until("it is counted", async || client.stats().lost_invalidations > 0).await;
     world.faults.lost_percent.store(0, Ordering::Relaxed);
 }
@@ -115,11 +124,7 @@ async fn lost_invalidations_are_noticed(world: &World) {
 async fn a_stalled_connection_vouches_for_nothing(world: &World) {
     let (client, other) = (world.client(LEASE, true).await, world.client(LEASE, true).await);
     other.set("stalled", "old").await.unwrap();
-    until("a hit", async || {
-        client.get("stalled").await.unwrap();
-        client.stats().hits > 0
-    })
-    .await;
+    is_cached(&client, "stalled").await;
     world.proxies.iter().for_each(|proxy| proxy.stall(true));
     // By a way that isn't stalled.
     other
@@ -127,18 +132,7 @@ async fn a_stalled_connection_vouches_for_nothing(world: &World) {
         .await
         .unwrap();
     let written = Instant::now();
-    until("it isn't served any more", async || {
-        let begun = Instant::now();
-        let found = client.get("stalled").await.unwrap();
-        let is_new = found == Some(value("new"));
-        assert!(
-            is_new || begun - written <= LEASE,
-            "{found:?} after {:?}",
-            begun - written
-        );
-        is_new
-    })
-    .await;
+    is_replaced(&client, "stalled", written).await;
     assert!(client.stats().stale_refused > 0, "{:?}", client.stats());
     world.proxies.iter().for_each(|proxy| proxy.stall(false));
     let before = client.stats().hits;

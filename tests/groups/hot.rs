@@ -2,22 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_ring::Slot;
-use annulus_tests::Test;
 use annulus_tests::wire::{command, reply};
+use annulus_tests::{Section, Test};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
-use crate::Section;
 use crate::world::World;
 
 const HOT: &str = "hot";
@@ -48,18 +46,25 @@ struct Written {
 }
 
 pub async fn run(test: &Test) -> Result<Section> {
-    let mut section = Section {
-        text: format!(
-            "## Hot key\n\nOne of {KEYS} keys gets half of all reads, from {CONNECTIONS} connections that said `READONLY`, each to one of \
+    let mut section = Section::new(
+        "Hot key",
+        format!(
+            "One of {KEYS} keys gets half of all reads, from {CONNECTIONS} connections that said `READONLY`, each to one of \
              three nodes, in turn; who is sent to the owner goes there for this read, on a second connection. The key is \
              written every {} ms. *Age* is how long after the acknowledgement of a newer value a read was begun that still got the old one; the bound \
-             with mirrors is {STALENESS_MAX_MS} ms.\n\n\
-             | mirrors | reads a second | of the hot key | answered by each node | redirected | hot key, µs: median / p99 | greatest age, ms |\n\
-             | --- | ---: | ---: | --- | ---: | ---: | ---: |\n",
+             with mirrors is {STALENESS_MAX_MS} ms.",
             WRITES_EVERY.as_millis()
         ),
-        is_kept: true,
-    };
+        &[
+            "mirrors",
+            "reads a second",
+            "of the hot key",
+            "answered by each node",
+            "redirected",
+            "hot key, µs: median / p99",
+            "greatest age, ms",
+        ],
+    );
     for mirrors in [false, true] {
         let world = World::start_with(
             test,
@@ -81,18 +86,22 @@ pub async fn run(test: &Test) -> Result<Section> {
         };
         let answers: Vec<String> = seen.answers.values().map(u64::to_string).collect();
         let hot = waited_us.len() as u64;
-        writeln!(
-            section.text,
-            "| {} | {} | {hot} | {} | {} | {} / {} | {} |",
-            if mirrors { "on" } else { "off" },
-            (hot + seen.others) / MEASURED.as_secs(),
+        section.row([
+            if mirrors { "on" } else { "off" }.to_owned(),
+            ((hot + seen.others) / MEASURED.as_secs()).to_string(),
+            hot.to_string(),
             answers.join(", "),
-            seen.redirected,
-            at(50),
-            at(99),
-            seen.oldest_ms,
-        )?;
-        section.is_kept &= hot > 0 && seen.oldest_ms <= if mirrors { STALENESS_MAX_MS } else { 0 };
+            seen.redirected.to_string(),
+            format!("{} / {}", at(50), at(99)),
+            seen.oldest_ms.to_string(),
+        ]);
+        let bound_ms = if mirrors { STALENESS_MAX_MS } else { 0 };
+        section.promise(hot > 0 && seen.oldest_ms <= bound_ms, || {
+            format!(
+                "of {hot} reads one got a value that was {} ms old, not at most {bound_ms}.",
+                seen.oldest_ms
+            )
+        });
         world.end().await?;
     }
     Ok(section)

@@ -1,15 +1,12 @@
 //! Ten thousand clients ask for one cold key.
 
-use std::fmt::Write as _;
-
 use annulus_ring::Slot;
-use annulus_tests::{Test, kill, node_processes, seconds, until};
+use annulus_tests::{Section, Test, env_number, kill, node_processes, seconds, until};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::crowd::{Crowd, Told};
 use crate::world::World;
-use crate::{Section, number};
 
 struct Case {
     title: &'static str,
@@ -76,16 +73,21 @@ pub async fn run(test: &Test) -> Result<Section> {
             "{ttl: {hard: 10m, jitterPercent: 0}, negativeTTL: 1m, failureTTL: 1m}",
         )
         .await?;
-    let size = usize::try_from(number("CLIENTS", 10_000)?)?;
-    let mut section = Section {
-        text: format!(
-            "## Stampede\n\n{size} connections, spread over three nodes, ask for one key that nobody has, all at once; who is \
-             sent to the owner goes there. The group tries each load once (`retries.attempts: 0`).\n\n\
-             | origin | requests to it | answers as expected | other answers | median / last answer, s |\n\
-             | --- | ---: | ---: | --- | ---: |\n"
+    let size = usize::try_from(env_number("CLIENTS", 10_000)?)?;
+    let mut section = Section::new(
+        "Stampede",
+        format!(
+            "{size} connections, spread over three nodes, ask for one key that nobody has, all at once; who is \
+             sent to the owner goes there. The group tries each load once (`retries.attempts: 0`)."
         ),
-        is_kept: true,
-    };
+        &[
+            "origin",
+            "requests to it",
+            "answers as expected",
+            "other answers",
+            "median / last answer, s",
+        ],
+    );
     for (index, case) in CASES.iter().enumerate() {
         let key = format!("user:{}", 1000 + index);
         world.origin.set(&(case.mode)()).await?;
@@ -99,7 +101,10 @@ pub async fn run(test: &Test) -> Result<Section> {
         let requests = world.origin.figures().await?.requests;
         // The request of a node that died is nobody's any more.
         let allowed = if case.kills { 2 } else { 1 };
-        section.is_kept &= requests == allowed && row(&mut section.text, case, requests, &told)?;
+        section.promise(requests == allowed, || {
+            format!("{requests} requests to an origin {}, not {allowed}.", case.title)
+        });
+        row(&mut section, case, requests, &told);
         if case.kills {
             world.cache.settled(3, seconds(120)).await?;
         }
@@ -107,8 +112,8 @@ pub async fn run(test: &Test) -> Result<Section> {
     Ok(section)
 }
 
-/// Writes the row; whether everybody was told what was expected.
-fn row(text: &mut String, case: &Case, requests: u64, told: &Told) -> Result<bool> {
+/// Adds the row; everybody is promised what is expected.
+fn row(section: &mut Section, case: &Case, requests: u64, told: &Told) {
     let is_expected = |reply: &str| reply.starts_with(case.expected);
     let all: u64 = told.replies.values().sum();
     let expected = told.replies.iter().filter(|(reply, _)| is_expected(reply));
@@ -122,19 +127,24 @@ fn row(text: &mut String, case: &Case, requests: u64, told: &Told) -> Result<boo
         format!("{}.{:02}", ms / 1000, ms % 1000 / 10)
     };
     let last = told.waited_ms.len().saturating_sub(1);
-    writeln!(
-        text,
-        "| {} | **{requests}** | {expected} of {all} | {} | {} / {} |",
-        case.title,
+    section.row([
+        case.title.to_owned(),
+        format!("**{requests}**"),
+        format!("{expected} of {all}"),
         if others.is_empty() {
             "none".to_owned()
         } else {
             others.join(", ")
         },
-        second(last / 2),
-        second(last),
-    )?;
-    Ok(expected == all)
+        format!("{} / {}", second(last / 2), second(last)),
+    ]);
+    section.promise(expected == all, || {
+        format!(
+            "{} of {all} were told something else by an origin {}.",
+            all - expected,
+            case.title
+        )
+    });
 }
 
 async fn meanwhile(world: &World<'_>, case: &Case, key: &str) -> Result<()> {

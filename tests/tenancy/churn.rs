@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use annulus_tests::{Binding, Cache, Test};
+use annulus_tests::{Binding, Cache, Section, Test, env_number};
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::resp::{self, Numbers, command};
-use crate::table::Section;
-use crate::{number, shared};
+use crate::shared;
 
 const QUOTAS_MIB: [u64; 4] = [8, 16, 32, 64];
 const WRITERS_TO_EACH: usize = 2;
@@ -94,7 +93,7 @@ fn values<'a>(page: &'a str, metric: &'a str) -> impl Iterator<Item = (&'a str, 
 }
 
 pub async fn run(test: &Test) -> Result<Section> {
-    let seconds = number("TENANCY_CHURN_SECONDS", 600)?;
+    let seconds = env_number("TENANCY_CHURN_SECONDS", 600)?;
     let (_platform, cache) = shared(test, 3, "").await?;
     let mut tenants: Vec<(String, Binding, u64)> = Vec::new();
     for quota in QUOTAS_MIB {

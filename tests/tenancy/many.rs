@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use annulus_tests::{Cache, Test, node_processes, seconds, until};
+use annulus_tests::{Cache, Section, Test, env_number, node_processes, seconds, until};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::table::Section;
-use crate::{number, shared};
+use crate::shared;
 
 /// In namespaces of so many each.
 const IN_EACH: usize = 25;
@@ -37,7 +36,7 @@ async fn bound(cache: &Cache<'_>) -> Result<i32> {
 }
 
 pub async fn run(test: &Test) -> Result<Section> {
-    let count = usize::try_from(number("TENANCY_TENANTS", 500)?)?;
+    let count = usize::try_from(env_number("TENANCY_TENANTS", 500)?)?;
     let (_platform, cache) = shared(test, 3, "").await?;
     let before = resident_bytes(&cache).await?;
     let mut namespaces = Vec::new();

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use annulus_ring::{RingDocument, Slot};
-use annulus_tests::{Binding, Cache, Test};
+use annulus_tests::{Binding, Cache, Section, Test, env_number};
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,8 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::noise::Kind;
 use crate::resp::{self, Numbers, command};
-use crate::table::Section;
-use crate::{number, shared};
+use crate::shared;
 
 const KEYS: u64 = 20_000;
 const CONNECTIONS_TO_EACH: usize = 4;
@@ -162,8 +161,8 @@ async fn total(cache: &Cache<'_>, metric: &str, tenant: &str) -> Result<f64> {
 }
 
 pub async fn run(test: &Test) -> Result<Section> {
-    let seconds = number("TENANCY_NOISE_SECONDS", 20)?;
-    let node_count = u32::try_from(number("TENANCY_NODES", 3)?)?;
+    let seconds = env_number("TENANCY_NOISE_SECONDS", 20)?;
+    let node_count = u32::try_from(env_number("TENANCY_NODES", 3)?)?;
     let (_platform, cache) = shared(test, node_count, "").await?;
     let mut tenants = Vec::new();
     for (name, quota) in [

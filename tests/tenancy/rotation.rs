@@ -3,13 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use annulus_tests::{LoadProgram, Tenant, Test, TestNamespace};
+use annulus_tests::{LoadProgram, Section, Tenant, Test, TestNamespace, env_number};
 use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, sleep_until};
-
-use crate::number;
-use crate::table::Section;
 
 const EVERY: Duration = Duration::from_secs(30);
 const CLIENTS: [&str; 2] = ["redis-py", "go-redis"];
@@ -80,7 +77,7 @@ async fn project(tenant: &Tenant<'_>, authority: &Authority, folder: &Path) -> R
 }
 
 pub async fn run(test: &Test) -> Result<Section> {
-    let seconds = number("TENANCY_ROTATION_SECONDS", 600)?;
+    let seconds = env_number("TENANCY_ROTATION_SECONDS", 600)?;
     let folder = std::env::temp_dir().join(format!("annulus-rotation-{}", std::process::id()));
     let outcome = rotate(test, seconds, &folder).await;
     std::fs::remove_dir_all(&folder).ok();

@@ -4,49 +4,19 @@ use std::time::{Duration, Instant};
 
 use annulus_node::groups::{Group, loader};
 use annulus_node::store::EvictionPolicy;
-use annulus_proto::groups::{Group as Described, Origin as DescribedOrigin};
+use annulus_proto::groups::Group as Described;
 use annulus_proto::tenants::{Tenant, TenantId, TenantsDocument};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::origin::Origin;
+pub use crate::origin::described;
 use crate::support::{Client, Options, TestServer};
 
 pub struct World {
     pub server: TestServer,
     pub origin: Origin,
     stop: CancellationToken,
-}
-
-/// A group of the cluster's own keyspace, with times that no test waits for.
-pub fn described(origin: &Origin) -> Described {
-    Described {
-        tenant: TenantId::CLUSTER,
-        namespace: "shop".to_owned(),
-        name: "users".to_owned(),
-        key_prefix: "user:".to_owned(),
-        origin: DescribedOrigin {
-            url_template: format!("http://{}/u/{{key}}", origin.addr),
-            headers: Vec::new(),
-            ca_pem: None,
-            may_be_local: true,
-            timeout_ms: 60_000,
-            retries: 0,
-            backoff_ms: 1,
-            backoff_max_ms: 10,
-            concurrent_max: 32,
-            breaker_failures: 1000,
-            breaker_open_ms: 60_000,
-        },
-        soft_ttl_ms: 600_000,
-        hard_ttl_ms: 600_000,
-        jitter_percent: 0,
-        negative_ttl_ms: 60_000,
-        failure_ttl_ms: 60_000,
-        stale_ms: 0,
-        value_bytes_max: 1 << 20,
-        filter: None,
-    }
 }
 
 impl World {

@@ -209,10 +209,13 @@ fn a_server_that_stops_answers_what_it_has_received() {
     let mut idle = HttpClient::connect(server.api_addr);
     assert_eq!(idle.ask("GET", "/v1/keys/k", &[]).status, 404);
     let mut half = HttpClient::connect(server.api_addr);
-    half.send(b"PUT /v1/keys/k HTTP/1.1\r\nHost: n\r\nContent-Length: 3\r\n\r\nab");
-    let mut redis = server.connect();
-    while redis.ask("CLIENT LIST").lines().nth(2).is_none() {}
-    drop(redis);
+    half.send_head(
+        "PUT",
+        "/v1/keys/k",
+        &["Content-Length: 3", "Expect: 100-continue"],
+    );
+    assert_eq!(half.receive(false).status, 100);
+    half.send(b"ab");
     let cut_off = server.shutdown(std::time::Duration::from_millis(300));
     assert_eq!(cut_off, 1, "the one that is in the middle of a body");
     assert!(idle.is_over());

@@ -1,44 +1,21 @@
 //! Read-through groups on several nodes: whoever is asked, the slot's owner loads, once.
 
-use annulus_proto::groups::{Group, Origin as DescribedOrigin};
-use annulus_proto::tenants::{TenantId, TenantsDocument};
+use annulus_proto::groups::Group;
+use annulus_proto::tenants::TenantsDocument;
 
 use crate::cluster::Cluster;
 use crate::documents::CLUSTER;
-use crate::origin::{Mode, Origin};
+use crate::origin::{Mode, Origin, described};
 use crate::processes::{Process, wait_for};
 use crate::support::Client;
 use crate::support::http::HttpClient;
 use crate::tenants::push;
 
-/// The group `users` of keys that begin with `user:`, in the cluster's own keyspace.
+/// The group `users`, in the cluster's own keyspace.
 fn document(origin: &Origin) -> TenantsDocument {
     let group = Group {
-        tenant: TenantId::CLUSTER,
-        namespace: "shop".to_owned(),
-        name: "users".to_owned(),
-        key_prefix: "user:".to_owned(),
-        origin: DescribedOrigin {
-            url_template: format!("http://{}/u/{{key}}", origin.addr),
-            headers: Vec::new(),
-            ca_pem: None,
-            may_be_local: true,
-            timeout_ms: 60_000,
-            retries: 0,
-            backoff_ms: 1,
-            backoff_max_ms: 10,
-            concurrent_max: 32,
-            breaker_failures: 1000,
-            breaker_open_ms: 60_000,
-        },
-        soft_ttl_ms: 600_000,
-        hard_ttl_ms: 600_000,
-        jitter_percent: 0,
-        negative_ttl_ms: 60_000,
-        failure_ttl_ms: 60_000,
-        stale_ms: 0,
         value_bytes_max: 8 << 20,
-        filter: None,
+        ..described(origin)
     };
     TenantsDocument {
         version: 1,

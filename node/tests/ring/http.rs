@@ -2,11 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use annulus_proto::v1;
 use annulus_ring::{MemberState, Slot};
 
 use crate::documents::{CLUSTER, document, handoff};
-use crate::member::operator;
 use crate::process::third;
 use crate::processes::{Process, wait_for};
 use crate::support::Client;
@@ -207,17 +205,7 @@ async fn while_slots_move_nobody_is_refused_and_nothing_is_lost() {
                 for process in &processes {
                     process.push(&second).await;
                 }
-                let request = v1::WatchRequest {
-                    sender: operator(CLUSTER),
-                    interval_ms: 60_000,
-                };
-                let mut reports = processes[3]
-                    .operator()
-                    .await
-                    .watch(request)
-                    .await
-                    .unwrap()
-                    .into_inner();
+                let mut reports = processes[3].watch(60_000).await;
                 while !reports.message().await.unwrap().unwrap().settled {}
                 let third = third(&second);
                 for process in &processes {

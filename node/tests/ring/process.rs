@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 
-use annulus_proto::v1;
 use annulus_ring::{MemberState, RingDocument, Slot};
 
-use crate::documents::{CLUSTER, document, handoff, id, member};
-use crate::member::operator;
+use crate::documents::{document, handoff, id, member};
 use crate::processes::{Process, wait_for};
 use crate::support::{Client, encode};
 
@@ -235,17 +233,7 @@ async fn three_processes_give_a_fourth_its_share_and_every_key_stays_readable() 
         handoff("5461-6825", 1, 3),
         handoff("10922-12286", 2, 3),
     ];
-    let request = v1::WatchRequest {
-        sender: operator(CLUSTER),
-        interval_ms: 60_000,
-    };
-    let mut reports = processes[3]
-        .operator()
-        .await
-        .watch(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut reports = processes[3].watch(60_000).await;
     for process in &processes {
         process.push(&second).await;
     }
@@ -346,11 +334,7 @@ async fn a_source_that_dies_in_a_handoff_leaves_the_target_waiting_and_saying_so
     let mut moving = document(2, &listed, 1);
     moving.handoffs = vec![handoff("0-99", 0, 1)];
     drop(source);
-    let request = v1::WatchRequest {
-        sender: operator(CLUSTER),
-        interval_ms: 100,
-    };
-    let mut reports = target.operator().await.watch(request).await.unwrap().into_inner();
+    let mut reports = target.watch(100).await;
     target.push(&moving).await;
     let waits = async {
         loop {

@@ -9,6 +9,7 @@ use annulus_proto::v1;
 use annulus_proto::v1::peer_client::PeerClient;
 use annulus_ring::{Incarnation, Member, RingDocument};
 use tempfile::TempDir;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::documents::{CLUSTER, member};
@@ -167,13 +168,18 @@ impl Process {
         connect(self.peer.unwrap()).await
     }
 
-    /// The process as a ring lists it, by what it reports itself.
-    pub async fn listed(&self, number: usize) -> Member {
+    /// Its reports, as the operator gets them.
+    pub async fn watch(&self, interval_ms: u32) -> Streaming<v1::NodeReport> {
         let request = v1::WatchRequest {
             sender: operator(CLUSTER),
-            interval_ms: 60_000,
+            interval_ms,
         };
-        let mut reports = self.operator().await.watch(request).await.unwrap().into_inner();
+        self.operator().await.watch(request).await.unwrap().into_inner()
+    }
+
+    /// The process as a ring lists it, by what it reports itself.
+    pub async fn listed(&self, number: usize) -> Member {
+        let mut reports = self.watch(60_000).await;
         let sender = reports.message().await.unwrap().unwrap().sender.unwrap();
         let incarnation = Incarnation::from_bytes(&sender.incarnation).unwrap();
         member(number, incarnation, self.client.port(), self.peer.unwrap().port())

@@ -183,7 +183,11 @@ impl<S: Read + Write> Client<S> {
                 Ok(0) => break,
                 // Reads with a timeout aren't taken up again by the kernel, as when a process of another test ends.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("{error} behind {}, instead of {}", show(&found[..len]), show(expected)),
+                Err(error) => panic!(
+                    "{error} behind {}, instead of {}",
+                    show(&found[..len]),
+                    show(expected)
+                ),
             }
             if found[..len] != expected[..len] {
                 break;

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_proto::groups::{Group, Origin as DescribedOrigin};
+use annulus_proto::tenants::TenantId;
 use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -124,6 +126,37 @@ fn whole(status: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
+}
+
+/// The group `users` of keys that begin with `user:`, in the cluster's own keyspace, with times that no test waits for.
+pub fn described(origin: &Origin) -> Group {
+    Group {
+        tenant: TenantId::CLUSTER,
+        namespace: "shop".to_owned(),
+        name: "users".to_owned(),
+        key_prefix: "user:".to_owned(),
+        origin: DescribedOrigin {
+            url_template: format!("http://{}/u/{{key}}", origin.addr),
+            headers: Vec::new(),
+            ca_pem: None,
+            may_be_local: true,
+            timeout_ms: 60_000,
+            retries: 0,
+            backoff_ms: 1,
+            backoff_max_ms: 10,
+            concurrent_max: 32,
+            breaker_failures: 1000,
+            breaker_open_ms: 60_000,
+        },
+        soft_ttl_ms: 600_000,
+        hard_ttl_ms: 600_000,
+        jitter_percent: 0,
+        negative_ttl_ms: 60_000,
+        failure_ttl_ms: 60_000,
+        stale_ms: 0,
+        value_bytes_max: 1 << 20,
+        filter: None,
+    }
 }
 
 async fn answer(

@@ -140,7 +140,11 @@ fn a_slow_handshake_is_ended_and_counts_while_it_lasts() {
         stream
             .set_read_timeout(Some(HANDSHAKE_TIMEOUT + Duration::from_secs(5)))
             .unwrap();
-        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "closed without an answer");
+        assert_eq!(
+            stream.read_to_end(&mut Vec::new()).unwrap(),
+            0,
+            "closed without an answer"
+        );
     }
     server.connect().check("PING", "+PONG\r\n");
     assert_eq!(server.node.stats.totals().tls_handshakes_failed, 2);
