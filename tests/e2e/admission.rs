@@ -136,6 +136,7 @@ async fn application(
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "application", "image": node_image(namespace.test).await?, "args": arguments,
+                "readinessProbe": {"tcpSocket": {"port": 6379}, "periodSeconds": 1},
                 "resources": {"requests": {"cpu": "1m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
