@@ -94,6 +94,8 @@ impl Client {
     async fn connect(&self, node: Ipv4Addr) -> Result<TcpStream> {
         let _place = self.connecting.acquire().await?;
         let mut stream = timeout(Duration::from_secs(5), TcpStream::connect((node, PORT))).await??;
+        // Closed connections keep no port of this machine: there are not enough of them for several crowds a minute.
+        stream.set_zero_linger()?;
         stream.write_all(&self.auth).await?;
         let said = receive(&mut stream).await?;
         ensure!(said == "+OK", "AUTH: {said}");
