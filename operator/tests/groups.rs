@@ -270,3 +270,92 @@ async fn events_tell_which_groups_are_taken_and_which_are_not() {
     let counted = r#"groups{namespace="shop",cluster="demo",reason="PrefixTaken"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
 }
+
+/// Looks after the groups until that holds, as often as a pass asks for.
+async fn pass_until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    loop {
+        let again = world.pass().await.unwrap();
+        if holds(world) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not seen: {what}");
+        tokio::time::sleep(again.min(Duration::from_secs(1))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_takes_no_group_from_the_nodes() {
+    let (mut world, nodes) = running("nodes: 2").await;
+    put_secret(&world, "shop", b"old");
+    world.group("shop", "orders", 1, ORDERS);
+    world.pass().await.unwrap();
+    assert_condition(&world, ("shop", "orders"), "Ready", "True", "AsSpecified");
+    let token = |document: &TenantsDocument| document.groups[0].origin.headers[0].1.clone();
+    let mut generation = 1;
+    for code in [400, 401, 403, 408, 409, 422, 429, 500, 503, 504] {
+        // The API server is away for this Secret when the group changes, and tenants are looked after all the same.
+        world.api.fail_reads(Some(("/secrets/api", code)));
+        generation += 1;
+        world.group("shop", "orders", generation, ORDERS);
+        world.tenant("shop", &format!("t{code}"), 1, "");
+        let again = world.pass().await.unwrap();
+        assert!(
+            again <= Duration::from_secs(1),
+            "{code}: tried again soon: {again:?}"
+        );
+        assert_condition(&world, ("shop", "orders"), "Ready", "True", "AsSpecified");
+        let bound = world.tenant_condition("shop", &format!("t{code}"), "Bound");
+        assert_eq!(bound.0, "True", "{code}: {}", bound.2);
+        assert_eq!(token(&nodes[0].tenants().unwrap()), "old", "{code}");
+    }
+    // Nor does it have to answer.
+    world.api.fail_reads(None);
+    world.api.hang_reads(Some("/secrets/api"));
+    world.group("shop", "orders", generation + 1, ORDERS);
+    world.tenant("shop", "late", 1, "");
+    world.pass().await.unwrap();
+    assert_condition(&world, ("shop", "orders"), "Ready", "True", "AsSpecified");
+    assert_eq!(world.tenant_condition("shop", "late", "Bound").0, "True");
+    assert_eq!(token(&stored(&world)), "old");
+    generation += 1;
+    world.api.hang_reads(None);
+    world.api.fail_reads(Some(("/secrets/api", 503)));
+    // A new leader has what is stored.
+    let mut world = World::of(world.api.clone());
+    world.pass().await.unwrap();
+    assert_eq!(token(&stored(&world)), "old");
+    assert_condition(&world, ("shop", "orders"), "Accepted", "True", "AsSpecified");
+    // One that never had any waits, and is told why.
+    world.group("shop", "second", 1, &ORDERS.replace("order:", "second:"));
+    world.pass().await.unwrap();
+    assert_condition(
+        &world,
+        ("shop", "second"),
+        "Accepted",
+        "False",
+        "SecretUnreadable",
+    );
+    let message = world.group_condition("shop", "second", "Accepted").2;
+    assert!(message.contains("can't read Secret shop/api"), "{message}");
+    // It is read once that is possible again, without any change of the group.
+    put_secret(&world, "shop", b"new");
+    world.api.fail_reads(None);
+    pass_until(&mut world, "the new value", |world| {
+        let stored = stored(world);
+        stored.groups.len() == 2
+            && stored
+                .groups
+                .iter()
+                .all(|group| group.origin.headers[0].1 == "new")
+    })
+    .await;
+    let metrics = world.ctx.metrics.encode().unwrap();
+    assert!(metrics.contains(r#"step="group_secrets""#), "{metrics}");
+    // That it is gone is told, and counts.
+    world.api.remove("/api/v1/namespaces/shop/secrets/api");
+    world.group("shop", "orders", generation + 1, ORDERS);
+    world.pass().await.unwrap();
+    assert_condition(&world, ("shop", "orders"), "Accepted", "False", "SecretMissing");
+    assert_eq!(names(&stored(&world)), ["shop/second"]);
+}

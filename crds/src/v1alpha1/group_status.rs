@@ -62,6 +62,8 @@ pub enum GroupReason {
     PrefixTaken,
     /// A Secret of `headersFrom`, or its key, is missing.
     SecretMissing,
+    /// A Secret of `headersFrom` couldn't be read yet.
+    SecretUnreadable,
     /// What the Secret holds can't be the value of a header.
     SecretInvalid,
     /// The keyspace, or the cluster, has as many groups as it takes.
@@ -78,7 +80,7 @@ pub enum GroupReason {
 
 impl GroupReason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AsSpecified,
         Self::ClusterNotFound,
         Self::ClusterInvalid,
@@ -89,6 +91,7 @@ impl GroupReason {
         Self::OriginNotAllowed,
         Self::PrefixTaken,
         Self::SecretMissing,
+        Self::SecretUnreadable,
         Self::SecretInvalid,
         Self::TooManyGroups,
         Self::NameTaken,
@@ -110,6 +113,7 @@ impl GroupReason {
             Self::OriginNotAllowed => "OriginNotAllowed",
             Self::PrefixTaken => "PrefixTaken",
             Self::SecretMissing => "SecretMissing",
+            Self::SecretUnreadable => "SecretUnreadable",
             Self::SecretInvalid => "SecretInvalid",
             Self::TooManyGroups => "TooManyGroups",
             Self::NameTaken => "NameTaken",

@@ -10,8 +10,8 @@ use annulus_proto::groups::Group;
 use annulus_proto::tenants::{Tenant, TenantId};
 
 use super::GroupRefusal;
+use super::headers::Headers;
 use super::origin::may_reach;
-use super::secrets::Headers;
 use super::validate::ValidGroup;
 use crate::key::{ClusterKey, GroupKey, TenantKey};
 use crate::validate::{InvalidSpec, ValidCluster};

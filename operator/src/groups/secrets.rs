@@ -1,168 +1,191 @@
 //! The values of headers that are in Secrets: read by name in the group's own namespace, never listed, never watched.
 //!
-//! A Secret that is missing or unusable leaves its groups out. One that can't be read at this moment ends the pass, which is tried
-//! again: an API server that is away must not take a group from nodes that have it.
+//! No look fails: what can't be read, or has to wait for its turn, is as it was ([`super::headers`], [`super::turns`]). Nor does it
+//! hold up a pass for more than three seconds, or two passes that follow each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::GroupReason;
+use annulus_proto::groups::Group;
 use futures::StreamExt as _;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::GroupRefusal;
-use super::validate::{ValidGroup, is_header_value};
+use super::headers::{Answer, Before, Data, Headers, Looked, headers};
+use super::turns::{Allowance, Due, Place, choose};
+use super::validate::ValidGroup;
+use crate::context::Context;
 use crate::key::GroupKey;
-use crate::tenants::reconcile::TenantsError;
 
 /// Requests for Secrets that are under way at the same time.
 const AT_ONCE: usize = 16;
-/// Values that were found are looked at again after this time, or up to a minute later with the pass that is due then.
-const CHECK_AGAIN: Duration = Duration::from_mins(1);
-/// What was missing is looked for again after this time.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// One takes no longer.
+const READ_TIME: Duration = Duration::from_secs(2);
+/// None begins later in a look than this.
+const LOOK_TIME: Duration = Duration::from_secs(1);
 
-/// Headers, name and value.
-pub type Headers = Vec<(String, String)>;
-/// What a Secret holds.
-type Data = BTreeMap<String, ByteString>;
-
-/// What was found for a group.
-#[derive(Clone)]
-pub struct Looked {
-    /// Which one, and which version of its spec.
-    of: (String, i64),
-    at: Instant,
-    headers: Result<Headers, GroupRefusal>,
+/// What is remembered of the Secrets of a cluster's groups.
+#[derive(Default)]
+pub struct Remembered {
+    looked: HashMap<GroupKey, Looked>,
+    allowance: Allowance,
+    /// Those that have not had their first turn.
+    waiting: BTreeSet<GroupKey>,
 }
 
-/// What was found, by group.
-pub type Remembered = HashMap<GroupKey, Looked>;
+impl Remembered {
+    /// Whether the Secrets of the group as it is now have not been looked at yet.
+    pub fn waits(&self, group: &GroupKey) -> bool {
+        self.waiting.contains(group)
+    }
+}
 
-/// The values of each group's headers; those of groups that have none in Secrets are left out.
+/// What a look brought.
+pub struct Look {
+    /// The values of each group's headers; those of groups that have none in Secrets are left out.
+    pub headers: BTreeMap<GroupKey, Result<Headers, GroupRefusal>>,
+    /// When to look again, unless all is well.
+    pub again: Option<Duration>,
+}
+
+/// What became of a read: what the Secret holds, if there is one, or why it couldn't be read.
+type ReadOutcome = Result<Option<Data>, String>;
+
+/// Looks at the Secrets that are due and have their turn. `stored` are the groups of the stored document.
 pub async fn look(
-    client: &Client,
+    ctx: &Context,
     groups: &[&ValidGroup],
+    stored: &[Group],
     remembered: &mut Remembered,
-) -> Result<BTreeMap<GroupKey, Result<Headers, GroupRefusal>>, TenantsError> {
-    let with_any = || groups.iter().filter(|group| !group.headers_from.is_empty());
-    let present: BTreeSet<&GroupKey> = with_any().map(|group| &group.key).collect();
-    remembered.retain(|key, _| present.contains(key));
-    let due: Vec<&ValidGroup> = with_any()
-        .copied()
-        .filter(|group| is_due(group, remembered.get(&group.key)))
-        .collect();
-    let wanted: BTreeSet<(String, String)> = due
+) -> Look {
+    let now = Instant::now();
+    let with_any: Vec<&ValidGroup> = groups
         .iter()
-        .flat_map(|group| {
-            let secrets = group.headers_from.iter();
-            secrets.map(|from| (group.key.namespace.clone(), from.secret.clone()))
+        .copied()
+        .filter(|group| !group.headers_from.is_empty())
+        .collect();
+    let present: BTreeSet<&GroupKey> = with_any.iter().map(|group| &group.key).collect();
+    remembered.looked.retain(|key, _| present.contains(key));
+    let due: Vec<Due<'_>> = with_any
+        .iter()
+        .filter_map(|group| {
+            let last = remembered.looked.get(&group.key);
+            let last = last.filter(|last| last.is_of(group));
+            let is_due = last.is_none_or(|last| last.due_at() <= now);
+            is_due.then(|| Due {
+                group,
+                looked_at: last.map(Looked::at),
+            })
         })
         .collect();
-    let mut answers = futures::stream::iter(wanted)
-        .map(|(namespace, name)| async move {
-            let content = read(client, &namespace, &name).await;
-            ((namespace, name), content)
-        })
-        .buffer_unordered(AT_ONCE);
-    let mut found = BTreeMap::new();
-    while let Some((place, content)) = answers.next().await {
-        found.insert(place, content?);
-    }
+    let (chosen, places) = choose(&due, remembered.allowance.left(now));
+    remembered.allowance.spend(places.len(), now);
+    let wanted = places.len();
+    let found = read_all(ctx, places, now).await;
     let at = Instant::now();
-    for group in due {
-        let headers = headers(group, |name| {
-            match found.get(&(group.key.namespace.clone(), name.to_owned())) {
-                Some(Ok(data)) => Ok(data.as_ref()),
-                Some(Err(problem)) => Err(problem.clone()),
-                None => Ok(None),
-            }
-        });
-        let of = (group.uid.clone(), group.generation);
-        remembered.insert(group.key.clone(), Looked { of, at, headers });
+    if found.len() < wanted || at.saturating_duration_since(now) >= READ_TIME {
+        remembered.allowance.hold(at);
     }
-    let known = remembered.iter();
-    Ok(known
-        .map(|(key, looked)| (key.clone(), looked.headers.clone()))
-        .collect())
-}
-
-fn is_due(group: &ValidGroup, looked: Option<&Looked>) -> bool {
-    looked.is_none_or(|looked| {
-        let after = if looked.headers.is_ok() {
-            CHECK_AGAIN
-        } else {
-            LOOK_AGAIN
+    let by_key: HashMap<GroupKey, &Group> = stored
+        .iter()
+        .map(|group| (GroupKey::new(&group.namespace, &group.name), group))
+        .collect();
+    for group in chosen {
+        let place = |name: &str| (group.key.namespace.clone(), name.to_owned());
+        let mut named = group.headers_from.iter();
+        if !named.all(|from| found.contains_key(&place(&from.secret))) {
+            continue;
+        }
+        let values = headers(group, |name| match found.get(&place(name)) {
+            Some(Ok(data)) => Answer::Told(data.as_ref()),
+            Some(Err(problem)) => Answer::Unreadable(problem),
+            None => Answer::Unreadable("it was not read"),
+        });
+        let before = Before {
+            last: remembered.looked.get(&group.key),
+            stored: by_key.get(&group.key).copied(),
         };
-        let (uid, generation) = &looked.of;
-        (uid, generation) != (&group.uid, &group.generation) || looked.at.elapsed() >= after
-    })
+        let looked = Looked::after(group, values, before, at);
+        remembered.looked.insert(group.key.clone(), looked);
+    }
+    settle(&with_any, &by_key, remembered, at)
 }
 
-/// The Secret, where it is there; or why it can't be read, if that is about this one alone.
-async fn read(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-) -> Result<Result<Option<Data>, String>, TenantsError> {
+/// What all groups have now, looked at or not.
+fn settle(
+    groups: &[&ValidGroup],
+    stored: &HashMap<GroupKey, &Group>,
+    remembered: &mut Remembered,
+    now: Instant,
+) -> Look {
+    let (mut headers, mut again) = (BTreeMap::new(), None::<Instant>);
+    remembered.waiting.clear();
+    for group in groups {
+        let before = Before {
+            last: remembered.looked.get(&group.key),
+            stored: stored.get(&group.key).copied(),
+        };
+        headers.insert(group.key.clone(), before.unlooked(group));
+        let last = before.last.filter(|last| last.is_of(group));
+        if last.is_none() {
+            remembered.waiting.insert(group.key.clone());
+        }
+        if last.is_some_and(|last| last.is_good() && last.due_at() > now) {
+            continue;
+        }
+        // Who is due still had no turn.
+        let due_at = last.map(Looked::due_at).filter(|due_at| *due_at > now);
+        let due_at = due_at.unwrap_or_else(|| remembered.allowance.renewed_at(now));
+        again = Some(again.map_or(due_at, |again| again.min(due_at)));
+    }
+    Look {
+        headers,
+        again: again.map(|at| at.saturating_duration_since(now)),
+    }
+}
+
+/// What became of each read; those that didn't get to begin are left out.
+async fn read_all(ctx: &Context, places: BTreeSet<Place>, started: Instant) -> BTreeMap<Place, ReadOutcome> {
+    let found: BTreeMap<Place, ReadOutcome> = futures::stream::iter(places)
+        .map(|place| async move {
+            if started.elapsed() >= LOOK_TIME {
+                return None;
+            }
+            let outcome = timeout(READ_TIME, read(&ctx.client, &place)).await;
+            let outcome = outcome
+                .unwrap_or_else(|_| Err(format!("the API server did not answer within {READ_TIME:?}")));
+            Some((place, outcome))
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    let failed = || {
+        found
+            .iter()
+            .filter_map(|(place, read)| Some((place, read.as_ref().err()?)))
+    };
+    for _ in failed() {
+        ctx.metrics.failed("group_secrets", "read");
+    }
+    if let Some(((namespace, name), problem)) = failed().next() {
+        let secrets = failed().count();
+        warn!(
+            secrets,
+            namespace, name, problem, "can't read Secrets of groups, going on with what was read before"
+        );
+    }
+    found
+}
+
+async fn read(client: &Client, (namespace, name): &Place) -> ReadOutcome {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match api.get_opt(name).await {
-        Ok(secret) => Ok(Ok(secret.map(|secret| secret.data.unwrap_or_default()))),
-        // Not allowed, or a name that the API server doesn't take; all else may pass.
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Ok(Err(status.message.clone()))
-        }
-        Err(error) => Err(TenantsError::read(name)(error)),
+        Ok(secret) => Ok(secret.map(|secret| secret.data.unwrap_or_default())),
+        Err(kube::Error::Api(status)) if !status.message.is_empty() => Err(status.message.clone()),
+        Err(error) => Err(error.to_string()),
     }
-}
-
-/// The values of a group's headers. `content` is what a Secret of its namespace holds, or why it can't be read.
-pub fn headers<'a>(
-    group: &ValidGroup,
-    content: impl Fn(&str) -> Result<Option<&'a Data>, String>,
-) -> Result<Headers, GroupRefusal> {
-    let refuse = |reason, message: String| Err(GroupRefusal::new(reason, message));
-    let mut headers = Vec::with_capacity(group.headers_from.len());
-    for from in &group.headers_from {
-        let place = format!("{}/{}", group.key.namespace, from.secret);
-        let data = match content(&from.secret) {
-            Ok(Some(data)) => data,
-            Err(problem) => {
-                return refuse(
-                    GroupReason::SecretMissing,
-                    format!("can't read Secret {place}: {problem}"),
-                );
-            }
-            Ok(None) => {
-                let message = format!(
-                    "there is no Secret {place}, which headersFrom names for {}",
-                    from.name
-                );
-                return refuse(GroupReason::SecretMissing, message);
-            }
-        };
-        let Some(value) = data.get(&from.key) else {
-            let message = format!(
-                "Secret {place} has no key {}, which headersFrom names for {}",
-                from.key, from.name
-            );
-            return refuse(GroupReason::SecretMissing, message);
-        };
-        // Who writes a Secret from a file has a line's end in it.
-        let value = std::str::from_utf8(&value.0).map(|text| text.trim_end_matches(['\r', '\n']));
-        match value {
-            Ok(value) if is_header_value(value) => headers.push((from.name.clone(), value.to_owned())),
-            _ => {
-                let message = format!(
-                    "key {} of Secret {place} can't be the value of a header: it must be at most 4096 characters of ASCII, on one line",
-                    from.key
-                );
-                return refuse(GroupReason::SecretInvalid, message);
-            }
-        }
-    }
-    Ok(headers)
 }

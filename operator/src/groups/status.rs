@@ -119,6 +119,14 @@ pub fn holds(status: &CacheGroupStatus, type_: GroupConditionType) -> bool {
     conditions.any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
 }
 
+/// Whether the group was told already that it is left out as it is now.
+pub fn is_refused(status: &CacheGroupStatus, generation: i64) -> bool {
+    let accepted = GroupConditionType::Accepted.as_str();
+    let mut conditions = status.conditions.iter();
+    status.observed_generation == Some(generation)
+        && conditions.any(|condition| condition.type_ == accepted && condition.status == "False")
+}
+
 /// What is worth an event when one status follows another: whether the group is taken, and why not, when that changes.
 pub fn event(previous: &CacheGroupStatus, next: &CacheGroupStatus) -> Option<(EventReason, String)> {
     let accepted = |status: &CacheGroupStatus| {

@@ -10,14 +10,14 @@ use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource};
+use kube::{Api, Resource};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::GroupRefusal;
 use super::plan::{GroupVerdict, SeenGroup, may_load};
 use super::secrets;
-use super::status::{Outcome, Reach, event, holds, status};
+use super::status::{Outcome, Reach, event, holds, is_refused, status};
 use super::validate::{ValidGroup, validate};
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
@@ -59,13 +59,15 @@ impl Remembered {
     }
 }
 
-/// What is seen of each `CacheGroup`, the Secrets that it names included.
+/// What is seen of each `CacheGroup`, the Secrets that it names included, and when these are to be looked at again. `stored` are
+/// the groups of the stored document.
 pub async fn see(
-    client: &Client,
+    ctx: &Context,
     cluster: &ValidCluster,
     objects: &[Arc<CacheGroup>],
+    stored: &[Group],
     remembered: &mut Remembered,
-) -> Result<Vec<SeenGroup>, TenantsError> {
+) -> (Vec<SeenGroup>, Option<Duration>) {
     let mut seen: Vec<SeenGroup> = objects.iter().map(|object| see_one(object)).collect();
     // Nobody's Secret is read for an origin that it may not be sent to.
     let loading: Vec<&ValidGroup> = seen
@@ -73,13 +75,13 @@ pub async fn see(
         .filter_map(|group| group.asks.as_ref().ok())
         .filter(|asks| may_load(cluster, asks).is_ok())
         .collect();
-    let mut headers = secrets::look(client, &loading, &mut remembered.headers).await?;
+    let mut look = secrets::look(ctx, &loading, stored, &mut remembered.headers).await;
     for group in &mut seen {
-        if let Some(headers) = headers.remove(&group.key) {
+        if let Some(headers) = look.headers.remove(&group.key) {
             group.headers = headers;
         }
     }
-    Ok(seen)
+    (seen, look.again)
 }
 
 /// What is seen of a group without a look into Secrets.
@@ -111,6 +113,10 @@ pub async fn tell_groups(
             continue;
         };
         let previous = previous(object, &group, remembered);
+        let generation = object.metadata.generation.unwrap_or_default();
+        if remembered.headers.waits(&group) && is_refused(&previous, generation) {
+            continue;
+        }
         // Of what an earlier leader stored it is not known when it changed.
         let was_ready = holds(&previous, GroupConditionType::Ready);
         let since = remembered.changed.get(&group).copied();

@@ -36,7 +36,7 @@ use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
 use crate::events::EventReason;
 use crate::groups::plan::Reach as OriginReach;
-use crate::groups::{origin, secrets, tell as groups};
+use crate::groups::{origin, tell as groups};
 use crate::key::{ClusterKey, GroupKey, TenantKey};
 use crate::node_client::Snapshot;
 use crate::validate::{ValidCluster, validate};
@@ -51,6 +51,8 @@ const USAGE_AGAIN: Duration = Duration::from_mins(5);
 const RECHECK: Duration = Duration::from_mins(1);
 /// Nodes that could not be told, or a Secret that is in the way, are tried again.
 const RECHECK_SOON: Duration = Duration::from_secs(1);
+/// What is due at once waits for so long, so that passes never follow each other without a break.
+const SOONEST: Duration = Duration::from_millis(100);
 /// Node names in a message.
 const NAMES_MAX: usize = 5;
 
@@ -215,7 +217,9 @@ async fn look_after(
     let (endpoint, is_complete) = endpoint::look(ctx, cluster, remembered).await?;
     let about = (&ledger, &endpoint);
     let (tenants, found) = observe::tenants(shell, &ctx.client, cluster, objects, about, remembered).await?;
-    let groups = groups::see(&ctx.client, cluster, group_objects, &mut remembered.groups).await?;
+    let stored = &ledger.document.groups;
+    let (groups, look_at_secrets) =
+        groups::see(ctx, cluster, group_objects, stored, &mut remembered.groups).await;
     let now = Timestamp::now();
     let snapshot = ctx.hub.snapshot(key);
     let told = object.status.as_ref().and_then(|status| status.tenants.as_ref());
@@ -301,14 +305,13 @@ async fn look_after(
         snapshot.reports.is_empty() || behind(&snapshot, current.document.version).is_empty();
     let waits = must_retry || !remembered.distributed || snapshot.connecting;
     let refused = (!remembered.refused.is_empty()).then_some(bindings::TRY_AGAIN);
-    let lacks_secret = groups.iter().any(|group| group.headers.is_err());
     let by_time = look_again_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(seen.now_ms).max(10)));
     Ok(by_time
         .into_iter()
         .chain(waits.then_some(RECHECK_SOON))
         .chain(refused)
         .chain((!is_complete).then_some(endpoint::LOOK_AGAIN))
-        .chain(lacks_secret.then_some(secrets::LOOK_AGAIN))
+        .chain(look_at_secrets.map(|again| again.max(SOONEST)))
         .fold(RECHECK, Duration::min))
 }
 

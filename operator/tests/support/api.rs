@@ -24,6 +24,8 @@ struct State {
     writes: Vec<String>,
     reads: u64,
     refused: Option<String>,
+    unreadable: Option<(String, u16)>,
+    hanging: Option<String>,
     changes: u64,
 }
 
@@ -35,6 +37,9 @@ impl FakeApi {
             let api = api.clone();
             async move {
                 let (parts, body) = request.into_parts();
+                if parts.method == Method::GET && api.hangs(parts.uri.path()) {
+                    std::future::pending::<()>().await;
+                }
                 let bytes = body.collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
                 let (code, answer) = api.answer(&parts.method, parts.uri.path(), body);
@@ -60,6 +65,16 @@ impl FakeApi {
     /// Refuses to create anything at that path, or again nothing.
     pub fn refuse(&self, path: Option<&str>) {
         self.0.lock().refused = path.map(str::to_owned);
+    }
+
+    /// Answers reads of paths with that part with that code, or again none.
+    pub fn fail_reads(&self, part: Option<(&str, u16)>) {
+        self.0.lock().unreadable = part.map(|(part, code)| (part.to_owned(), code));
+    }
+
+    /// Never answers reads of paths with that part, or again all.
+    pub fn hang_reads(&self, part: Option<&str>) {
+        self.0.lock().hanging = part.map(str::to_owned);
     }
 
     /// The object at that path.
@@ -99,10 +114,19 @@ impl FakeApi {
         );
     }
 
+    fn hangs(&self, path: &str) -> bool {
+        let state = self.0.lock();
+        state.hanging.as_ref().is_some_and(|part| path.contains(part))
+    }
+
     fn answer(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
         let mut state = self.0.lock();
         if *method == Method::GET {
             state.reads += 1;
+            let unreadable = state.unreadable.as_ref();
+            if let Some((_, code)) = unreadable.filter(|(part, _)| path.contains(part)) {
+                return failure(*code, "Unreadable");
+            }
         } else {
             state.writes.push(format!("{method} {path}"));
         }

@@ -3,8 +3,8 @@
 use annulus_crds::v1alpha1::CacheGroup;
 
 use super::file::File;
+use crate::groups::headers::{Answer, headers};
 use crate::groups::plan::{GroupVerdict, SeenGroup};
-use crate::groups::secrets;
 use crate::groups::tell::see_one;
 use crate::key::{ClusterKey, GroupKey};
 
@@ -33,7 +33,7 @@ fn see_group(file: &File, group: &CacheGroup, place: usize) -> SeenGroup {
             let key = (asks.key.namespace.clone(), name.to_owned());
             file.secrets.get(&key)
         };
-        seen.headers = secrets::headers(asks, |name| Ok(found(name)));
+        seen.headers = headers(asks, |name| Answer::Told(found(name)));
     }
     seen
 }
