@@ -1,7 +1,7 @@
-//! The admission webhook: what the API server asks before it stores a `CacheTenant`, a changed `CacheCluster`, or a pod
-//! that wants a tenant's credentials.
+//! The admission webhook: what the API server asks before it stores a `CacheTenant`, a `CacheGroup`, a changed `CacheCluster`,
+//! or a pod that wants a tenant's credentials.
 //!
-//! Every replica answers, whether it leads or not, from caches of its own. [`tenant`], [`cluster`] and [`pod`] decide, and
+//! Every replica answers, whether it leads or not, from caches of its own. [`tenant`], [`group`], [`cluster`] and [`pod`] decide, and
 //! are pure; [`known`] gathers what they decide from, [`review`] turns requests into answers, [`server`] serves them,
 //! [`certificate`] keeps the key and [`bundle`], on the leader alone, tells the API server whom to trust.
 //!
@@ -28,6 +28,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod cluster;
 pub mod decision;
+pub mod group;
 pub mod known;
 pub mod pod;
 pub mod review;

@@ -10,12 +10,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
+use annulus_operator::groups::validate::validate as validate_group;
 use annulus_operator::tenants::admission::Labels;
 use annulus_operator::validate::Installation;
 use annulus_operator::webhook::decision::Decision;
 use annulus_operator::webhook::tenant::Around;
-use annulus_operator::webhook::{cluster, pod, tenant};
+use annulus_operator::webhook::{cluster, group, pod, tenant};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -620,4 +621,75 @@ fn a_pod_may_come_before_its_tenant() {
         told.starts_with("yes, but CacheTenant blog/cache has no user reader"),
         "{told}"
     );
+}
+
+#[test]
+fn which_groups_may_be_stored() {
+    const GOOD: &str = "keyPrefix: 'user:', ttl: {soft: 5m, hard: 10m}, origin: {http: {urlTemplate: 'http://users.blog.svc/{key}', headers: [{name: accept, value: text}]}}";
+    let object = |spec: &str| -> CacheGroup {
+        let text = format!(
+            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheGroup, metadata: {{name: users, namespace: blog}}, spec: {{clusterRef: {{name: c, namespace: n}}, {spec}}}}}"
+        );
+        serde_yaml::from_str(&text).unwrap()
+    };
+    let bad = |from: &str, to: &str| {
+        let spec = GOOD.replace(from, to);
+        assert_ne!(spec, GOOD, "{from}");
+        spec
+    };
+    let rows = [
+        ("all is well", GOOD.to_owned(), "yes"),
+        // What may become right without the group: its origin may be allowed, and its tenant may come.
+        ("somebody else's Service", bad("users.blog", "users.shop"), "yes"),
+        (
+            "a tenant that nobody made",
+            format!("{GOOD}, tenantRef: {{name: none}}"),
+            "yes",
+        ),
+        (
+            "no place for the key",
+            bad("{key}", "all"),
+            "no, InvalidSpec: spec.origin.http.urlTemplate: must have {key} in its path or query, for example http://users.shop.svc/users/{key}",
+        ),
+        (
+            "the times are the wrong way round",
+            bad("soft: 5m", "soft: 15m"),
+            "no, InvalidSpec: spec.ttl.soft: must not be longer than ttl.hard",
+        ),
+        (
+            "a header of the connection",
+            bad("accept", "Host"),
+            "no, InvalidSpec: spec.origin.http.headers[0].name: is a header that belongs to the connection and is not yours to send: leave it out",
+        ),
+        (
+            "a value of two lines",
+            bad("value: text", "value: \"a\\nb\""),
+            "no, InvalidSpec: spec.origin.http.headers[0].value: must be at most 4096 characters of ASCII without control characters",
+        ),
+    ];
+    for (name, spec, expected) in &rows {
+        let new = object(spec);
+        let decision = group::check(&new, None);
+        assert_eq!(&said(&decision), expected, "{name}");
+        assert_eq!(
+            decision.is_allowed(),
+            validate_group(&new).is_ok(),
+            "{name}: the reconciler says the same"
+        );
+        // What was stored without the webhook can be labelled and deleted, and can't be made worse.
+        assert_eq!(said(&group::check(&new, Some(&new))), "yes", "{name}, unchanged");
+        let mut leaving = new.clone();
+        leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert_eq!(
+            said(&group::check(&leaving, None)),
+            "yes",
+            "{name}, on its way out"
+        );
+        let before = object(&bad("10m", "20m"));
+        assert_eq!(
+            &said(&group::check(&new, Some(&before))),
+            expected,
+            "{name}, changed"
+        );
+    }
 }

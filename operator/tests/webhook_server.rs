@@ -300,6 +300,28 @@ async fn the_api_server_gets_its_answers() {
         "{message}"
     );
 
+    // A group that is just being made has no namespace yet.
+    let group = |template: &str| {
+        let text = format!(
+            "{{apiVersion: annulus.dev/v1alpha1, kind: CacheGroup, metadata: {{name: users}}, spec: {{clusterRef: {{name: c, namespace: n}}, keyPrefix: 'user:', ttl: {{hard: 10m}}, origin: {{http: {{urlTemplate: '{template}'}}}}}}}}"
+        );
+        let object: Value = serde_yaml::from_str(&text).unwrap();
+        json!({"object": object})
+    };
+    let allowed = served
+        .ask(Question::CheckGroup, &group("http://users.blog.svc/{key}"))
+        .await;
+    assert_eq!(allowed["allowed"], true, "{allowed}");
+    let denied = served
+        .ask(Question::CheckGroup, &group("http://users.blog.svc/"))
+        .await;
+    assert_eq!(denied["allowed"], false);
+    let message = denied["status"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("InvalidSpec: spec.origin.http.urlTemplate: must have {key}"),
+        "{message}"
+    );
+
     let patch_of = |response: &Value| -> json_patch::Patch {
         assert_eq!(
             (&response["allowed"], &response["patchType"]),

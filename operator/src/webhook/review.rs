@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheTenant, TenantReason};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant, TenantReason};
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
@@ -16,7 +16,7 @@ use tracing::{debug, info};
 use super::decision::Decision;
 use super::known::Known;
 use super::tenant::Around;
-use super::{cluster, pod, tenant};
+use super::{cluster, group, pod, tenant};
 use crate::key::ClusterKey;
 use crate::metrics::Metrics;
 
@@ -33,6 +33,8 @@ pub enum Question {
     CheckTenant,
     /// Which labels does it get?
     LabelTenant,
+    /// May this `CacheGroup` be stored?
+    CheckGroup,
     /// What does this change of a `CacheCluster` do to its tenants?
     CheckCluster,
     /// What does this pod get?
@@ -41,9 +43,10 @@ pub enum Question {
 
 impl Question {
     /// Every one.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::CheckTenant,
         Self::LabelTenant,
+        Self::CheckGroup,
         Self::CheckCluster,
         Self::InjectPod,
     ];
@@ -53,6 +56,7 @@ impl Question {
         match self {
             Self::CheckTenant => "/validate/cachetenants",
             Self::LabelTenant => "/mutate/cachetenants",
+            Self::CheckGroup => "/validate/cachegroups",
             Self::CheckCluster => "/validate/cacheclusters",
             Self::InjectPod => "/mutate/pods",
         }
@@ -112,6 +116,10 @@ impl Reviewer {
             Question::CheckTenant => self.check_tenant(body).await,
             Question::LabelTenant => respond(question, &read(body)?, |request, object| {
                 Ok(tenant::label(&placed(object, request)))
+            }),
+            Question::CheckGroup => respond(question, &read(body)?, |request, object: &CacheGroup| {
+                let group = placed(object, request);
+                Ok(group::check(&group, request.old_object.as_ref()))
             }),
             Question::CheckCluster => respond(question, &read(body)?, |request, object: &CacheCluster| {
                 let before = request
@@ -205,10 +213,10 @@ fn finish<K: Resource>(
 }
 
 /// The object as it will be stored: one that is just being made may not have its namespace written in it.
-fn placed(tenant: &CacheTenant, request: &AdmissionRequest<CacheTenant>) -> CacheTenant {
-    let mut tenant = tenant.clone();
-    if tenant.metadata.namespace.is_none() {
-        tenant.metadata.namespace.clone_from(&request.namespace);
+fn placed<K: Resource + Clone>(object: &K, request: &AdmissionRequest<K>) -> K {
+    let mut object = object.clone();
+    if object.meta().namespace.is_none() {
+        object.meta_mut().namespace.clone_from(&request.namespace);
     }
-    tenant
+    object
 }
