@@ -1,6 +1,6 @@
 //! Kubernetes Events, with static reasons.
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
+use annulus_crds::v1alpha1::CacheCluster;
 use annulus_ring::{ChangeReason, RingDocument};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -131,14 +131,9 @@ impl Events {
         self.send(cluster.object_ref(&()), reason, secondary, note);
     }
 
-    /// The same of a tenant, in its own namespace.
-    pub fn publish_of_tenant(&self, tenant: &CacheTenant, reason: EventReason, note: String) {
-        self.send(tenant.object_ref(&()), reason, None, note);
-    }
-
-    /// The same of a group, in its own namespace.
-    pub fn publish_of_group(&self, group: &CacheGroup, reason: EventReason, note: String) {
-        self.send(group.object_ref(&()), reason, None, note);
+    /// The same of a tenant or a group, in its own namespace.
+    pub fn publish_of(&self, object: &impl Resource<DynamicType = ()>, reason: EventReason, note: String) {
+        self.send(object.object_ref(&()), reason, None, note);
     }
 
     fn send(

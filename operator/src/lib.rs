@@ -33,6 +33,7 @@ pub mod reconcile;
 pub mod service_paths;
 pub mod status;
 pub mod suspect;
+pub mod tell;
 pub mod tenants;
 pub mod validate;
 pub mod view;

@@ -109,6 +109,16 @@ pub fn status(
     status
 }
 
+/// The condition of that type.
+pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// Whether the condition of that type is True.
+pub(crate) fn holds(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
 /// The condition that says whether it holds, for which reason, and a message. It keeps the time of its last transition.
 pub(crate) fn condition(
     previous: &[Condition],

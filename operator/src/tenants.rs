@@ -3,8 +3,8 @@
 //!
 //! A controller of its own, since a ring's next step must not wait for five hundred Secrets. One pass looks after all tenants
 //! of a cluster, so that many changes are one document: [`observe`] reads, [`validate`] and [`admission`] check, [`plan`]
-//! decides, [`store`] writes the document and [`bindings`] the Secrets, [`status`] tells. `validate`, `admission`, `plan`,
-//! `status` and `usage` are pure.
+//! decides, [`store`] writes the document and [`bindings`] the Secrets, [`status`] and [`tell`] tell. `validate`, `admission`,
+//! `plan`, `reach`, `status` and `usage` are pure.
 //!
 //! Invariants: an id is given once in a cluster's life. A password is in the document before it is in a binding, so that
 //! whoever can read one gets in. Absence means deletion only where it could have been seen.
@@ -15,13 +15,16 @@ pub mod admission;
 pub mod bindings;
 pub mod controller;
 pub mod endpoint;
+pub mod error;
 pub mod ledger;
 pub mod memory;
 pub mod observe;
 pub mod plan;
+pub mod reach;
 pub mod reconcile;
 pub mod status;
 pub mod store;
+pub mod tell;
 pub mod usage;
 pub mod validate;
 

@@ -7,27 +7,8 @@ use super::GroupRefusal;
 use super::plan::GroupVerdict;
 use crate::events::EventReason;
 use crate::key::ClusterKey;
-use crate::status::condition;
-
-/// How far the nodes are with a group as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
-    /// Every node that answers follows it.
-    Everywhere,
-    /// Some don't yet.
-    Behind {
-        /// How many do.
-        following: usize,
-        /// Of how many.
-        nodes: usize,
-        /// Who doesn't.
-        late: String,
-    },
-    /// No node answers.
-    Nowhere,
-    /// The operator has only just begun to ask.
-    Unknown,
-}
+use crate::status::{self, condition, find};
+use crate::tenants::reach::Reach;
 
 /// What there is to be told.
 #[derive(Debug)]
@@ -115,31 +96,25 @@ fn ready(previous: &CacheGroupStatus, reach: &Reach) -> Said {
 
 /// Whether a condition is True.
 pub fn holds(status: &CacheGroupStatus, type_: GroupConditionType) -> bool {
-    let mut conditions = status.conditions.iter();
-    conditions.any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
+    status::holds(&status.conditions, type_.as_str())
 }
 
 /// Whether the group was told already that it is left out as it is now.
 pub fn is_refused(status: &CacheGroupStatus, generation: i64) -> bool {
-    let accepted = GroupConditionType::Accepted.as_str();
-    let mut conditions = status.conditions.iter();
+    let accepted = find(&status.conditions, GroupConditionType::Accepted.as_str());
     status.observed_generation == Some(generation)
-        && conditions.any(|condition| condition.type_ == accepted && condition.status == "False")
+        && accepted.is_some_and(|accepted| accepted.status == "False")
 }
 
 /// What is worth an event when one status follows another: whether the group is taken, and why not, when that changes.
 pub fn event(previous: &CacheGroupStatus, next: &CacheGroupStatus) -> Option<(EventReason, String)> {
-    let accepted = |status: &CacheGroupStatus| {
-        let type_ = GroupConditionType::Accepted.as_str();
-        let mut conditions = status.conditions.iter();
-        conditions.find(|condition| condition.type_ == type_).cloned()
-    };
-    let (before, now) = (accepted(previous), accepted(next)?);
+    let type_ = GroupConditionType::Accepted.as_str();
+    let (before, now) = (find(&previous.conditions, type_), find(&next.conditions, type_)?);
     if before.is_some_and(|before| (&before.status, &before.reason) == (&now.status, &now.reason)) {
         return None;
     }
     Some(if now.status == "True" {
-        (EventReason::GroupAccepted, now.message)
+        (EventReason::GroupAccepted, now.message.clone())
     } else {
         (
             EventReason::GroupRefused,

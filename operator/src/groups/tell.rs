@@ -6,32 +6,36 @@ use std::time::Duration;
 
 use annulus_crds::v1alpha1::{CacheGroup, CacheGroupStatus, GroupConditionType, GroupReason, TenantReason};
 use annulus_proto::groups::Group;
-use futures::StreamExt as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource};
-use serde_json::json;
-use tokio::time::Instant;
 
 use super::GroupRefusal;
 use super::plan::{GroupVerdict, SeenGroup, may_load};
 use super::secrets;
-use super::status::{Outcome, Reach, event, holds, is_refused, status};
+use super::status::{Outcome, event, holds, is_refused, status};
 use super::validate::{ValidGroup, validate};
 use crate::context::Context;
-use crate::drift::FIELD_MANAGER;
+use crate::events::EventReason;
 use crate::key::{ClusterKey, GroupKey};
 use crate::node_client::Snapshot;
+use crate::tell::{News, Statuses, Told};
 use crate::tenants::admission::Refusal;
+use crate::tenants::error::TenantsError;
 use crate::tenants::memory::Tenancy;
-use crate::tenants::reconcile::{TenantsError, behind, names};
+use crate::tenants::reach::Reach;
 use crate::validate::ValidCluster;
 
-/// Statuses that are written at the same time.
-const AT_ONCE: usize = 16;
-/// How long a cache may lag behind a status that was written.
-const STATUS_LAG: Duration = Duration::from_secs(5);
+impl Told for CacheGroup {
+    const KIND: &'static str = "CacheGroup";
+    type Key = GroupKey;
+    type Status = CacheGroupStatus;
+
+    fn status(&self) -> Option<&CacheGroupStatus> {
+        self.status.as_ref()
+    }
+
+    fn event(previous: &CacheGroupStatus, next: &CacheGroupStatus) -> Option<(EventReason, String)> {
+        event(previous, next)
+    }
+}
 
 /// What is remembered of a cluster's groups between passes.
 #[derive(Default)]
@@ -40,8 +44,8 @@ pub struct Remembered {
     pub headers: secrets::Remembered,
     /// In which version of the document a group changed last.
     pub changed: HashMap<GroupKey, u64>,
-    /// The statuses that were written last, and when: caches may not show them yet.
-    pub told: HashMap<GroupKey, (CacheGroupStatus, Instant)>,
+    /// What groups were told.
+    pub told: Statuses<CacheGroup>,
 }
 
 impl Remembered {
@@ -105,48 +109,27 @@ pub async fn tell_groups(
     snapshot: &Snapshot,
     remembered: &mut Remembered,
 ) -> Result<(), TenantsError> {
-    let nodes = snapshot.reports.len();
     let mut news = Vec::new();
     for object in objects {
         let group = GroupKey::from(object.as_ref());
         let Some(verdict) = verdicts.get(&group) else {
             continue;
         };
-        let previous = previous(object, &group, remembered);
+        let previous = remembered.told.previous(object);
         let generation = object.metadata.generation.unwrap_or_default();
         if remembered.headers.waits(&group) && is_refused(&previous, generation) {
             continue;
         }
-        // Of what an earlier leader stored it is not known when it changed.
         let was_ready = holds(&previous, GroupConditionType::Ready);
-        let since = remembered.changed.get(&group).copied();
-        let late = behind(snapshot, since.unwrap_or(if was_ready { 0 } else { version }));
-        let reach = if snapshot.connecting {
-            Reach::Unknown
-        } else if nodes == 0 {
-            Reach::Nowhere
-        } else if late.is_empty() {
-            Reach::Everywhere
-        } else {
-            Reach::Behind {
-                following: nodes - late.len(),
-                nodes,
-                late: names(&late),
-            }
-        };
-        news.extend(change(
-            object,
-            group,
-            key,
-            previous,
-            &Outcome::Done(verdict, reach),
-        ));
+        let changed = remembered.changed.get(&group).copied();
+        let reach = Reach::of(snapshot, version, changed, was_ready);
+        news.extend(change(object, key, previous, &Outcome::Done(verdict, reach)));
     }
     let present: BTreeSet<GroupKey> = objects
         .iter()
         .map(|object| GroupKey::from(object.as_ref()))
         .collect();
-    remembered.told.retain(|group, _| present.contains(group));
+    remembered.told.retain(&present);
     ctx.metrics.count_groups(
         key,
         verdicts.values().map(|verdict| {
@@ -178,102 +161,33 @@ pub async fn block(
     let refusal = GroupRefusal::new(reason, &refusal.message);
     let mut news = Vec::new();
     for object in objects {
-        let group = GroupKey::from(object.as_ref());
-        let previous = previous(object, &group, remembered);
+        let previous = remembered.told.previous(object);
         if concerns_taken || !holds(&previous, GroupConditionType::Accepted) {
-            news.extend(change(object, group, key, previous, &Outcome::Blocked(&refusal)));
+            news.extend(change(object, key, previous, &Outcome::Blocked(&refusal)));
         }
     }
     tell(shell, ctx, news, remembered).await
 }
 
-/// A status that is to be written.
-struct News {
-    object: Arc<CacheGroup>,
-    group: GroupKey,
-    previous: CacheGroupStatus,
-    status: CacheGroupStatus,
-}
-
-fn previous(object: &CacheGroup, group: &GroupKey, remembered: &Remembered) -> CacheGroupStatus {
-    let told = remembered.told.get(group);
-    let written = told.filter(|(_, at)| at.elapsed() < STATUS_LAG);
-    written.map_or_else(
-        || object.status.clone().unwrap_or_default(),
-        |(status, _)| status.clone(),
-    )
-}
-
 fn change(
     object: &Arc<CacheGroup>,
-    group: GroupKey,
     key: &ClusterKey,
     previous: CacheGroupStatus,
     outcome: &Outcome<'_>,
-) -> Option<News> {
-    let generation = object.metadata.generation.unwrap_or_default();
-    let now = Time(Timestamp::now());
-    let status = status(&previous, key, generation, outcome, &now);
-    (status != previous).then(|| News {
-        object: Arc::clone(object),
-        group,
-        previous,
-        status,
+) -> Option<News<CacheGroup>> {
+    News::of(object, previous, |previous, generation, now| {
+        status(previous, key, generation, outcome, now)
     })
 }
 
 async fn tell(
     shell: &Tenancy,
     ctx: &Context,
-    news: Vec<News>,
+    news: Vec<News<CacheGroup>>,
     remembered: &mut Remembered,
 ) -> Result<(), TenantsError> {
-    let writable = news
-        .into_iter()
-        .filter(|news| shell.scope_of(&news.group.namespace).is_some());
-    let mut answers = futures::stream::iter(writable)
-        .map(|news| async move {
-            let outcome = write_status(ctx, &news).await;
-            (news, outcome)
-        })
-        .buffer_unordered(AT_ONCE);
-    let mut failure = None;
-    while let Some((news, outcome)) = answers.next().await {
-        match outcome {
-            Ok(()) => {
-                if let Some((reason, note)) = event(&news.previous, &news.status) {
-                    ctx.events.publish_of_group(&news.object, reason, note);
-                }
-                remembered.told.insert(news.group, (news.status, Instant::now()));
-            }
-            // It is gone, or another one has its name.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(source) => {
-                failure.get_or_insert(TenantsError::GroupStatus {
-                    group: news.group,
-                    source: Box::new(source),
-                });
-            }
-        }
+    match remembered.told.tell(shell, ctx, news).await.failure {
+        None => Ok(()),
+        Some((group, source)) => Err(TenantsError::GroupStatus { group, source }),
     }
-    failure.map_or(Ok(()), Err)
-}
-
-async fn write_status(ctx: &Context, news: &News) -> Result<(), kube::Error> {
-    let GroupKey { namespace, name } = &news.group;
-    let body = json!({
-        "apiVersion": CacheGroup::api_version(&()),
-        "kind": CacheGroup::kind(&()),
-        "metadata": {"name": name, "namespace": namespace, "uid": news.object.metadata.uid},
-        "status": news.status,
-    });
-    let params = PatchParams {
-        force: true,
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let api: Api<CacheGroup> = Api::namespaced(ctx.client.clone(), namespace);
-    ctx.metrics.wrote("CacheGroup", "apply_status");
-    api.patch_status(name, &params, &Patch::Apply(&body)).await?;
-    Ok(())
 }

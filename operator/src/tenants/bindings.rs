@@ -12,9 +12,9 @@ use kube::{Api, Client, Resource};
 use tokio::time::Instant;
 
 use super::admission::Refusal;
+use super::error::TenantsError;
 use super::memory::{Checked, Remembered, Stamp};
 use super::plan::BindingSeen;
-use super::reconcile::TenantsError;
 use crate::build::binding::{self, Binding, PASSWORD_KEY};
 use crate::build::secret::Password;
 use crate::drift::FIELD_MANAGER;

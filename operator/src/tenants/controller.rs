@@ -9,8 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::error::TenantsError;
 use super::memory::Tenancy;
-use super::reconcile::{TenantsError, pass};
+use super::reconcile::pass;
 use crate::key::ClusterKey;
 
 /// Wake-ups that come within this time are looked at together.

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::time::Instant;
 
+use super::error::TenantsError;
 use super::memory::Remembered;
-use super::reconcile::TenantsError;
 use crate::apply::{Owner, owner};
 use crate::build::binding::Endpoint;
 use crate::build::certificates;

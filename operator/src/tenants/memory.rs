@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant, CacheTenantStatus};
+use annulus_crds::v1alpha1::{CacheCluster, CacheGroup, CacheTenant};
 use annulus_proto::tenants::TenantId;
 use annulus_ring::ClusterUid;
 use k8s_openapi::api::core::v1::Secret;
@@ -20,6 +20,7 @@ use crate::caches::Namespaces;
 use crate::context::Context;
 use crate::groups;
 use crate::key::{ClusterKey, TenantKey};
+use crate::tell::Statuses;
 
 /// What every pass shares.
 pub struct Tenancy {
@@ -53,8 +54,10 @@ pub struct Remembered {
     pub endpoint: Option<Known>,
     /// In which version of the document a tenant changed last.
     pub changed: HashMap<TenantId, u64>,
-    /// The statuses that were written last: caches may not show them yet.
-    pub told: HashMap<TenantKey, Told>,
+    /// What tenants were told.
+    pub told: Statuses<CacheTenant>,
+    /// When the figures in their statuses were last changed.
+    pub usage_told_at: HashMap<TenantKey, Instant>,
     /// What is remembered of its groups.
     pub groups: groups::tell::Remembered,
     /// The highest version that nodes should have, and whether all had it.
@@ -90,17 +93,6 @@ pub struct Stamp {
     pub rotate: Option<RotationWish>,
     /// Where it connects.
     pub endpoint: Arc<Endpoint>,
-}
-
-/// A status that was written.
-#[derive(Debug, Clone)]
-pub struct Told {
-    /// What it says.
-    pub status: CacheTenantStatus,
-    /// When it was written.
-    pub at: Instant,
-    /// When its figures were last changed.
-    pub usage_at: Instant,
 }
 
 impl Tenancy {

@@ -8,10 +8,10 @@ use kube::Client;
 
 use super::admission::may_bind;
 use super::bindings::{self, Found, Wanted};
+use super::error::TenantsError;
 use super::ledger::Ledger;
 use super::memory::{Remembered, Tenancy};
 use super::plan::SeenTenant;
-use super::reconcile::TenantsError;
 use super::validate::validate;
 use crate::build::binding::Endpoint;
 use crate::key::TenantKey;

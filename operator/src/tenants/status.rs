@@ -8,23 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::admission::Refusal;
 use super::plan::Verdict;
+use super::reach::Reach;
 use super::validate::binding_name;
 use crate::events::EventReason;
 use crate::key::{ClusterKey, TenantKey};
-use crate::status::condition;
-
-/// How far the nodes are with a tenant as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
-    /// Every node that answers knows it.
-    Everywhere,
-    /// These don't yet.
-    Behind(String),
-    /// No node answers.
-    Nowhere,
-    /// The operator has only just begun to ask.
-    Unknown,
-}
+use crate::status::{condition, find, holds};
 
 /// What there is to be told.
 #[derive(Debug)]
@@ -146,10 +134,10 @@ fn ready(previous: &CacheTenantStatus, reach: &Reach, bound: &Said) -> Said {
             TenantReason::DistributingTenants,
             "the nodes are being asked".to_owned(),
         ),
-        Reach::Behind(nodes) => (
+        Reach::Behind { late, .. } => (
             false,
             TenantReason::DistributingTenants,
-            format!("the tenant has not reached {nodes}"),
+            format!("the tenant has not reached {late}"),
         ),
         Reach::Nowhere => (
             false,
@@ -161,19 +149,14 @@ fn ready(previous: &CacheTenantStatus, reach: &Reach, bound: &Said) -> Said {
 
 /// Whether the status says that the credentials work.
 pub fn is_ready(status: &CacheTenantStatus) -> bool {
-    let ready = TenantConditionType::Ready.as_str();
-    status
-        .conditions
-        .iter()
-        .any(|condition| condition.type_ == ready && condition.status == "True")
+    holds(&status.conditions, TenantConditionType::Ready.as_str())
 }
 
 /// What is worth an event when one status follows another: who is let in, and who is refused something, when that
 /// changes.
 pub fn event(previous: &CacheTenantStatus, next: &CacheTenantStatus) -> Option<(EventReason, String)> {
     let said = |status: &CacheTenantStatus, type_: TenantConditionType| {
-        let mut conditions = status.conditions.iter();
-        let found = conditions.find(|condition| condition.type_ == type_.as_str());
+        let found = find(&status.conditions, type_.as_str());
         found.map(|condition| (condition.status == "True", condition.reason.clone()))
     };
     let decides = [TenantConditionType::Accepted, TenantConditionType::Bound];
@@ -181,10 +164,7 @@ pub fn event(previous: &CacheTenantStatus, next: &CacheTenantStatus) -> Option<(
         .into_iter()
         .find(|type_| said(next, *type_).is_some_and(|(holds, _)| !holds));
     if let Some(type_) = refused {
-        let condition = next
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == type_.as_str())?;
+        let condition = find(&next.conditions, type_.as_str())?;
         let note = format!("{}: {}", condition.reason, condition.message);
         return (said(previous, type_) != said(next, type_)).then_some((EventReason::TenantRefused, note));
     }

@@ -7,9 +7,9 @@ use kube::api::PostParams;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::error::TenantsError;
 use super::ledger::Ledger;
 use super::memory::{Remembered, Stored};
-use super::reconcile::TenantsError;
 use crate::build::{tenants_secret, tenants_secret_name};
 use crate::context::Context;
 use crate::drift::FIELD_MANAGER;
