@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annulus_operator::tenants::ledger::Ledger;
 use annulus_proto::tenants::{TenantId, TenantsDocument};
@@ -54,6 +54,16 @@ fn assert_condition(world: &World, (namespace, name): (&str, &str), type_: &str,
         "{type_} of {namespace}/{name}: {}",
         condition.2
     );
+}
+
+/// Passes until the group is ready: a node that was too slow for one is told by the next.
+async fn is_ready(world: &mut World, (namespace, name): (&str, &str)) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.group_condition(namespace, name, "Ready").0 != "True" && Instant::now() < deadline {
+        world.woken().await;
+        world.pass().await.unwrap();
+    }
+    assert_condition(world, (namespace, name), "Ready", "True", "AsSpecified");
 }
 
 #[tokio::test]
@@ -129,14 +139,14 @@ async fn a_missing_secret_leaves_out_one_group_alone() {
         again <= Duration::from_secs(10),
         "it is looked for soon: {again:?}"
     );
-    assert_condition(&world, ("shop", "users"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("shop", "users")).await;
     assert_condition(&world, ("shop", "orders"), "Accepted", "False", "SecretMissing");
     assert_eq!(names(&stored(&world)), ["shop/users"]);
     // A new generation is looked at at once.
     put_secret(&world, "shop", b"Bearer s3cret\n");
     world.group("shop", "orders", 2, ORDERS);
     world.pass().await.unwrap();
-    assert_condition(&world, ("shop", "orders"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("shop", "orders")).await;
     let known = nodes[1].tenants().unwrap();
     let headers = &known.groups[0].origin.headers;
     assert_eq!(
@@ -163,7 +173,7 @@ async fn groups_of_a_tenant_come_and_go_with_it() {
     assert_condition(&world, ("blog", "users"), "Accepted", "False", "TenantNotFound");
     world.tenant("blog", "cache", 1, "");
     world.pass().await.unwrap();
-    assert_condition(&world, ("blog", "users"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("blog", "users")).await;
     assert_eq!(
         world.api.get(&group_path("blog", "users")).unwrap()["status"]["tenant"],
         "cache"
@@ -179,7 +189,7 @@ async fn groups_of_a_tenant_come_and_go_with_it() {
         cluster["spec"]["groups"] = json!({"allowedOrigins": ["*.shop.svc"]});
     });
     world.pass().await.unwrap();
-    assert_condition(&world, ("blog", "users"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("blog", "users")).await;
     // The namespace is no longer allowed.
     world.api.edit(CLUSTER, |cluster| {
         cluster["spec"]["tenancy"] = json!({"allowedNamespaces": {"from": "Same"}});
@@ -208,7 +218,7 @@ async fn a_group_is_ready_when_every_node_follows_it() {
         .until(|seen| seen.reports.values().all(|report| report.tenants_version > 0))
         .await;
     world.pass().await.unwrap();
-    assert_condition(&world, ("shop", "users"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("shop", "users")).await;
 }
 
 #[tokio::test]
@@ -221,7 +231,7 @@ async fn a_paused_or_missing_cluster_says_so() {
         .edit(CLUSTER, |cluster| cluster["spec"]["pause"] = json!(true));
     world.group("shop", "orders", 1, &USERS.replace("user:", "order:"));
     world.pass().await.unwrap();
-    assert_condition(&world, ("shop", "users"), "Ready", "True", "AsSpecified");
+    is_ready(&mut world, ("shop", "users")).await;
     assert_condition(&world, ("shop", "orders"), "Accepted", "False", "Paused");
     world.api.remove(CLUSTER);
     world.pass().await.unwrap();
