@@ -12,18 +12,21 @@ mod age;
 mod breaker;
 mod counters;
 mod filter;
+mod lane;
 mod load;
 pub mod loader;
 mod origin;
+mod places;
 mod read;
 mod remembered;
+mod resolver;
 mod url;
 mod verdict;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use annulus_proto::groups as document;
 use annulus_proto::tenants::TenantId;
@@ -40,14 +43,10 @@ use filter::KeyFilter;
 pub use load::Awaited;
 use load::{Load, Loaded};
 use origin::OriginClient;
+use places::{GroupNumber, Place, Places};
 pub use read::{Given, Reading, look};
 use remembered::{Remembered, Why};
 use verdict::{Known, Verdict, verdict};
-
-/// So many loads of one group may be under way or wait for their turn.
-const GROUP_LOADS_MAX: usize = 10_000;
-/// And so many of all.
-const LOADS_MAX: usize = 40_000;
 
 /// What a key without a value takes to be remembered, about.
 const REMEMBERED_BYTES: u64 = 80;
@@ -60,6 +59,8 @@ const REMEMBERED_MIN: u64 = 1000;
 pub struct Group {
     described: document::Group,
     label: String,
+    /// The same as long as there is a group of that name.
+    number: GroupNumber,
     keyspace: Keyspace,
     origin: OriginClient,
     state: Arc<State>,
@@ -88,13 +89,11 @@ struct Job {
     load: Arc<Load>,
     slot: Slot,
     key: Box<[u8]>,
-    /// Jobs of all groups.
-    loads: Arc<AtomicUsize>,
+    _place: Place,
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.loads.fetch_sub(1, Ordering::Relaxed);
         if !self.load.is_over() {
             self.group.state.settle(&self.key, &self.load, None);
             self.load
@@ -111,8 +110,10 @@ pub struct Groups {
     /// The version of the document that they are from.
     version: Mutex<u64>,
     jobs: mpsc::UnboundedSender<Job>,
-    /// How many there are.
-    loads: Arc<AtomicUsize>,
+    /// Those that they take.
+    places: Places,
+    /// The number of the group that comes next.
+    next_number: AtomicU64,
     jobs_to_do: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
 }
 
@@ -124,7 +125,8 @@ impl Default for Groups {
             by_tenant: RwLock::default(),
             version: Mutex::new(0),
             jobs,
-            loads: Arc::default(),
+            places: Places::default(),
+            next_number: AtomicU64::new(0),
             jobs_to_do: Mutex::new(Some(jobs_to_do)),
         }
     }
@@ -135,11 +137,6 @@ impl Groups {
     #[inline]
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::Relaxed)
-    }
-
-    /// Whether one more load may begin: each takes memory while it waits for its turn.
-    fn has_room(&self) -> bool {
-        self.loads.load(Ordering::Relaxed) < LOADS_MAX
     }
 
     /// The ring is another one: what was learned of keys may be from a time when somebody else was told of their changes. With
@@ -172,7 +169,11 @@ impl Groups {
             let known = before.iter().find(is_same);
             let group = match known {
                 Some(known) if known.described == described => Arc::clone(known),
-                _ => Arc::new(Group::new(described, known.map(AsRef::as_ref), store)),
+                Some(known) => Arc::new(Group::new(described, known.number, Some(known), store)),
+                None => {
+                    let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+                    Arc::new(Group::new(described, number, None, store))
+                }
             };
             by_tenant.entry(group.described.tenant).or_default().push(group);
         }
@@ -235,7 +236,12 @@ impl Groups {
 }
 
 impl Group {
-    fn new(described: document::Group, known: Option<&Self>, store: &Store) -> Self {
+    fn new(
+        described: document::Group,
+        number: GroupNumber,
+        known: Option<&Arc<Self>>,
+        store: &Store,
+    ) -> Self {
         // What was learned holds as long as the keys and where they come from are the same.
         let state = known.filter(|known| {
             known.described.key_prefix == described.key_prefix
@@ -248,6 +254,7 @@ impl Group {
         }
         Self {
             label: described.label(),
+            number,
             keyspace: store.keyspace(described.tenant),
             origin: OriginClient::new(&described.origin),
             described,
@@ -334,14 +341,17 @@ impl Group {
                 counters.joined.add(1);
                 return (verdict, Some(Arc::clone(load)));
             }
-            (Verdict::Load, None) if groups.has_room() && keys.loading.len() < GROUP_LOADS_MAX => {
-                counters.began.add(1);
-            }
+            (Verdict::Load, None) => {}
             // Nobody waits for it: it has no place in the queue.
             (Verdict::ServeAndLoad, None) if keys.loading.len() < self.requests_max(slots) => {}
             _ => return (verdict, None),
         }
-        groups.loads.fetch_add(1, Ordering::Relaxed);
+        let Some(place) = groups.places.take(self.described.tenant, self.number) else {
+            return (verdict, None);
+        };
+        if verdict == Verdict::Load {
+            counters.began.add(1);
+        }
         let load = Load::new();
         keys.breaker.begin(now_ms);
         keys.loading.insert(key.into(), Arc::clone(&load));
@@ -350,7 +360,7 @@ impl Group {
             load: Arc::clone(&load),
             slot,
             key: key.into(),
-            loads: Arc::clone(&groups.loads),
+            _place: place,
         };
         if let Err(refused) = groups.jobs.send(job) {
             // The process is about to end.

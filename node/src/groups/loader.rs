@@ -1,4 +1,7 @@
 //! Does the loads, on a thread of its own: an origin that is slow, and the TLS to it, keep nobody else waiting.
+//!
+//! Groups share the thread and nothing else: each has its requests, its waiting loads and its look-ups of names, all in its
+//! [lane](super::lane). What is long is stored elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +42,9 @@ const FILTER_TIMEOUT: Duration = Duration::from_mins(5);
 /// Of the budget, a list of keys may take this part while it is read.
 const FILTER_PART: u64 = 8;
 
+/// To copy a longer value takes a while, in which the thread has others to look after.
+const LONG_BYTES: usize = 1 << 20;
+
 /// No key of a list is longer.
 const LISTED_BYTES_MAX: usize = 4096;
 
@@ -68,7 +74,9 @@ async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: Cancellat
             () = stop.cancelled() => return,
             job = jobs.recv() => {
                 let Some(job) = job else { return };
-                tokio::spawn(load(Arc::clone(&node), Arc::clone(&stats), job));
+                let group = Arc::clone(&job.group);
+                let lane = group.origin.lane();
+                lane.spawn(load(Arc::clone(&node), Arc::clone(&stats), job));
             }
             _ = checks.tick() => {
                 note_ring(&node, &mut ring);
@@ -97,8 +105,21 @@ async fn load(node: Arc<Node>, stats: Arc<ThreadStats>, job: Job) {
         }
         Loaded::Failed(_) => counters.loads_failed.add(1),
     }
-    keep(&node, &stats, &job, &loaded);
-    job.load.finish(loaded);
+    let is_long = matches!(&loaded, Loaded::Value(value) if value.len() > LONG_BYTES);
+    let evicted = if is_long {
+        let kept = tokio::task::spawn_blocking(move || {
+            let evicted = keep(&node, &job, &loaded);
+            job.load.finish(loaded);
+            evicted
+        });
+        // If it ended early, the job has said so.
+        kept.await.unwrap_or_default()
+    } else {
+        let evicted = keep(&node, &job, &loaded);
+        job.load.finish(loaded);
+        evicted
+    };
+    stats.evicted_keys.add(evicted);
 }
 
 /// Asks the origin, as often as it may be asked.
@@ -184,15 +205,15 @@ fn value_bytes_max(group: &Group) -> usize {
     usize::try_from(bytes_max).unwrap_or(usize::MAX)
 }
 
-/// Stores what was brought, and remembers what wasn't there, unless the key was written since or is served elsewhere.
-fn keep(node: &Node, stats: &ThreadStats, job: &Job, loaded: &Loaded) {
+/// Stores what was brought, and remembers what wasn't there, unless the key was written since or is served elsewhere. Says how
+/// many entries made room.
+fn keep(node: &Node, job: &Job, loaded: &Loaded) -> u64 {
     let (group, store) = (&job.group, &node.store);
     let now_ms = clock::now_ms();
+    let mut evicted = 0;
     if let Loaded::Value(value) = loaded {
         let bytes = (value.len() + job.key.len()) as u64;
-        stats
-            .evicted_keys
-            .add(store.evict_tenant(&group.keyspace, bytes, now_ms));
+        evicted += store.evict_tenant(&group.keyspace, bytes, now_ms);
     }
     let mut guard = store.lock_slot_of(job.slot, &group.keyspace);
     let is_here = node.routing.access(job.slot) == Access::ReadWrite;
@@ -230,8 +251,9 @@ fn keep(node: &Node, stats: &ThreadStats, job: &Job, loaded: &Loaded) {
     group.state.settle(&job.key, &job.load, lesson);
     drop(guard);
     if store.is_over_budget() {
-        stats.evicted_keys.add(store.evict(now_ms));
+        evicted += store.evict(now_ms);
     }
+    evicted
 }
 
 /// Whether there is room for one more value where nothing is evicted.
@@ -259,7 +281,8 @@ fn read_lists(node: &Arc<Node>) {
         let is_due = group.state.filter_due_ms.load(Ordering::Relaxed) <= now_ms;
         if group.described.filter.is_some() && is_due {
             group.state.filter_due_ms.store(u64::MAX, Ordering::Relaxed);
-            tokio::spawn(read_list(Arc::clone(node), group));
+            let lane = group.origin.lane().clone();
+            lane.spawn(read_list(Arc::clone(node), group));
         }
     }
 }

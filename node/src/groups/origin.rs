@@ -4,12 +4,7 @@
 //! stands for is looked at: never the machine's own addresses, loopback and link-local, where whoever runs beside a node
 //! listens, and a cloud tells its secrets. Redirects are not followed.
 
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use annulus_proto::groups::Origin;
@@ -21,11 +16,12 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tower::Service;
+
+use super::lane::Lane;
+use super::resolver::{LOCAL, Resolver, is_local};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,22 +68,29 @@ pub struct OriginClient {
     headers: HeaderMap,
     timeout: Duration,
     may_be_local: bool,
+    lane: Lane,
 }
 
 impl OriginClient {
     /// A client for that origin; what is wrong with it is said with every request.
     pub fn new(origin: &Origin) -> Self {
-        let headers = headers(origin);
+        let (headers, lane) = (headers(origin), Lane::new());
         let client = headers
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|_| client(origin));
+            .and_then(|_| client(origin, &lane));
         Self {
             client,
             headers: headers.unwrap_or_default(),
             timeout: Duration::from_millis(origin.timeout_ms),
             may_be_local: origin.may_be_local,
+            lane,
         }
+    }
+
+    /// Where its connections are worked on, and so what else is done for its group.
+    pub fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     /// Asks once for a value of at most so many bytes.
@@ -158,7 +161,7 @@ fn headers(origin: &Origin) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-fn client(origin: &Origin) -> Result<HttpClient, String> {
+fn client(origin: &Origin, lane: &Lane) -> Result<HttpClient, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -175,10 +178,7 @@ fn client(origin: &Origin) -> Result<HttpClient, String> {
             tls.with_root_certificates(roots)
         }
     };
-    let mut connector = HttpConnector::new_with_resolver(Resolver {
-        inner: GaiResolver::new(),
-        may_be_local: origin.may_be_local,
-    });
+    let mut connector = HttpConnector::new_with_resolver(Resolver::new(origin.may_be_local));
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -187,7 +187,7 @@ fn client(origin: &Origin) -> Result<HttpClient, String> {
         .https_or_http()
         .enable_http1()
         .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
+    Ok(Client::builder(lane.clone())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
@@ -222,116 +222,5 @@ fn refused(status: StatusCode) -> Fetched {
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
             ),
-    }
-}
-
-const LOCAL: &str = "is at a loopback or link-local address, which is never asked";
-
-/// Where clouds tell a machine's secrets, apart from link-local addresses: Azure, Alibaba, Oracle.
-const METADATA_V4: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(168, 63, 129, 16),
-    Ipv4Addr::new(100, 100, 100, 200),
-    Ipv4Addr::new(192, 0, 0, 192),
-];
-/// The same: Amazon, Google.
-const METADATA_V6: [Ipv6Addr; 2] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-];
-
-/// Whether an address of `64:ff9b::/96` (RFC 6052) leads to such an IPv4 address.
-fn is_local_by_nat64(address: Ipv6Addr) -> bool {
-    let [prefix @ .., high, low] = address.segments();
-    let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-    prefix == [0x64, 0xff9b, 0, 0, 0, 0] && is_local(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
-}
-
-/// Whether an address is the machine's own, or one beside it.
-fn is_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.octets()[0] == 0
-                || METADATA_V4.contains(&v4)
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4() {
-            // Mapped and compatible addresses reach what their IPv4 address reaches; ::1 and :: are among them.
-            Some(v4) => v6.is_loopback() || is_local(IpAddr::V4(v4)),
-            None => {
-                v6.is_multicast()
-                    || v6.is_unicast_link_local()
-                    || METADATA_V6.contains(&v6)
-                    || is_local_by_nat64(v6)
-            }
-        },
-    }
-}
-
-/// Resolves names to addresses that may be asked.
-#[derive(Clone)]
-struct Resolver {
-    inner: GaiResolver,
-    may_be_local: bool,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let (found, may_be_local) = (self.inner.call(name), self.may_be_local);
-        Box::pin(async move {
-            let mut addresses: Vec<SocketAddr> = found.await?.collect();
-            addresses.retain(|address| may_be_local || !is_local(address.ip()));
-            if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, LOCAL));
-            }
-            Ok(addresses.into_iter())
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_beside_a_node_is_told_from_the_rest() {
-        for (address, expected) in [
-            ("127.0.0.1", true),
-            ("127.8.9.1", true),
-            ("169.254.169.254", true),
-            ("0.0.0.0", true),
-            ("0.1.2.3", true),
-            ("224.0.0.1", true),
-            ("255.255.255.255", true),
-            ("::1", true),
-            ("::", true),
-            ("::ffff:127.0.0.1", true),
-            ("::ffff:169.254.169.254", true),
-            ("fe80::1", true),
-            ("ff02::1", true),
-            ("168.63.129.16", true),
-            ("100.100.100.200", true),
-            ("fd00:ec2::254", true),
-            ("64:ff9b::a9fe:a9fe", true),
-            ("64:ff9b::a00:1", false),
-            ("10.96.0.10", false),
-            ("192.168.1.1", false),
-            ("203.0.113.7", false),
-            ("::ffff:10.0.0.1", false),
-            ("fd00::1", false),
-        ] {
-            assert_eq!(is_local(address.parse().unwrap()), expected, "{address}");
-        }
     }
 }
