@@ -60,3 +60,21 @@ pub fn give_output(mut buffer: Vec<u8>) {
         });
     }
 }
+
+/// Room is made for so much of a body at once, and then for as much as has come.
+const ROOM_BYTES_MIN: usize = 64 << 10;
+
+/// Makes room in a body's buffer for a piece that has come, and for more that is missing: never for more than has come, nor beyond
+/// the end.
+pub fn make_room(buffer: &mut BytesMut, piece_bytes: usize, missing_bytes: u64) {
+    let needed = buffer.len() + piece_bytes;
+    if needed <= buffer.capacity() {
+        return;
+    }
+    let missing = usize::try_from(missing_bytes).unwrap_or(usize::MAX);
+    let ahead = missing.min(needed.max(ROOM_BYTES_MIN));
+    // Growing in place would double what there is, however little is missing.
+    let mut larger = BytesMut::with_capacity(needed.saturating_add(ahead));
+    larger.extend_from_slice(buffer);
+    *buffer = larger;
+}

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod buffers;
+mod charge;
 pub mod clients;
 pub mod clock;
 pub mod cluster;

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep};
 use super::credentials;
 use super::problem::Problem;
 use super::replies::{Item, read, write_command};
+use crate::charge::Charge;
 use crate::clients::Client;
 use crate::command::{Entry, table};
 use crate::connection::{Answered, Pipeline};
 use crate::node::Node;
 use crate::peer::{ForwardError, Forwarder};
 use crate::stats::ThreadStats;
-use crate::store::Space;
 
 /// So long it is tried again while slots move and owners change.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -201,7 +201,7 @@ impl Caller {
             }
             let mut reason = None;
             if replies.bytes.starts_with(b"-MOVED ") {
-                match self.forward(slot).await? {
+                match self.forward(slot).await {
                     Ok(replies) if !may_retry(&replies.bytes) => return Ok(replies),
                     Ok(replies) => reason = Some(replies),
                     Err(ForwardError::Unknown(why)) if writes => {
@@ -209,6 +209,10 @@ impl Caller {
                             "the node that serves the key didn't answer: {why}"
                         )));
                     }
+                    Err(error @ ForwardError::NoRoom) if writes => {
+                        return Err(Problem::uncertain(error.to_string()));
+                    }
+                    Err(ForwardError::NoRoom) => return Err(Problem::no_room()),
                     Err(ForwardError::NotExecuted(_) | ForwardError::Unknown(_)) => {}
                 }
             }
@@ -226,26 +230,23 @@ impl Caller {
     }
 
     /// Has what is written executed by another node.
-    async fn forward(&mut self, slot: Slot) -> Result<Result<Replies, ForwardError>, Problem> {
+    async fn forward(&mut self, slot: Slot) -> Result<Replies, ForwardError> {
         let Some(forwarder) = self.forwarder.clone() else {
             let why = "this node has no way to others".to_owned();
-            return Ok(Err(ForwardError::NotExecuted(why)));
+            return Err(ForwardError::NotExecuted(why));
         };
         let commands = self.pipeline.take_commands().freeze();
-        let replies = forwarder.execute(slot, self.tenant(), commands.clone()).await;
+        let charge = Charge::new(Arc::clone(&self.node), &self.pipeline.session().keyspace);
+        let held = (charge, self.pipeline.stats());
+        let replies = forwarder.execute(slot, self.tenant(), commands.clone(), held);
+        let replies = replies.await;
         // Without a copy, unless a part of them is still on its way.
         self.pipeline.put_commands(
             commands
                 .try_into_mut()
                 .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
         );
-        Ok(match replies {
-            Ok(bytes) => Ok(Replies {
-                bytes: self.charged(bytes)?,
-                at: 0,
-            }),
-            Err(error) => Err(error),
-        })
+        replies.map(|bytes| Replies { bytes, at: 0 })
     }
 
     /// Bytes that count as held by connections until they are sent.
@@ -253,44 +254,11 @@ impl Caller {
         if bytes.len() <= COPIED_BYTES_MAX {
             return Ok(bytes);
         }
-        let len = bytes.len() as u64;
-        let space = self.pipeline.session().keyspace.tenant().cloned();
-        let mut has_room = self.node.store.note_connection_bytes(0, len);
-        if let Some(space) = &space {
-            has_room &= space.note_connection_bytes(0, len) <= self.node.store.connection_bytes_max_of(space);
-        }
-        let charged = Charged {
-            bytes,
-            node: Arc::clone(&self.node),
-            space,
-        };
-        if has_room {
-            Ok(Bytes::from_owner(charged))
+        let mut charge = Charge::new(Arc::clone(&self.node), &self.pipeline.session().keyspace);
+        if charge.set(bytes.len(), self.pipeline.stats()) {
+            Ok(charge.around(bytes))
         } else {
             Err(Problem::no_room())
-        }
-    }
-}
-
-/// Bytes that are charged while they are there.
-struct Charged {
-    bytes: Bytes,
-    node: Arc<Node>,
-    space: Option<Arc<Space>>,
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Charged {
-    fn drop(&mut self) {
-        let len = self.bytes.len() as u64;
-        self.node.store.note_connection_bytes(len, 0);
-        if let Some(space) = &self.space {
-            space.note_connection_bytes(len, 0);
         }
     }
 }

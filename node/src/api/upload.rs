@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use tokio::time::{Instant, timeout_at};
@@ -15,9 +14,6 @@ const BYTES_PER_SECOND: usize = 64 << 10;
 
 /// What nobody wants is read up to so many bytes, so that the connection can go on.
 const UNWANTED_BYTES_MAX: u64 = 64 << 10;
-
-/// Room is made for so much of a body at once, and then for as much as has come.
-const ROOM_BYTES_MIN: usize = 64 << 10;
 
 /// A body that may not have come yet.
 pub(super) struct Upload {
@@ -40,6 +36,11 @@ impl Upload {
     /// It has at least so many bytes that haven't come yet.
     pub(super) fn missing_bytes(&self) -> u64 {
         self.body.size_hint().lower()
+    }
+
+    /// It has so many bytes that haven't come yet, as far as anybody says.
+    pub(super) fn expected_bytes(&self) -> u64 {
+        self.body.size_hint().upper().unwrap_or(u64::MAX)
     }
 
     /// The next piece; `None` at the end.
@@ -83,18 +84,4 @@ impl Upload {
         }
         false
     }
-}
-
-/// Makes room for a piece, and for more that is missing: never for more than has come, nor beyond the end.
-pub(super) fn make_room(buffer: &mut BytesMut, piece_bytes: usize, missing_bytes: u64) {
-    let needed = buffer.len() + piece_bytes;
-    if needed <= buffer.capacity() {
-        return;
-    }
-    let missing = usize::try_from(missing_bytes).unwrap_or(usize::MAX);
-    let ahead = missing.min(needed.max(ROOM_BYTES_MIN));
-    // Growing in place would double what there is, however little is missing.
-    let mut larger = BytesMut::with_capacity(needed.saturating_add(ahead));
-    larger.extend_from_slice(buffer);
-    *buffer = larger;
 }

@@ -14,7 +14,8 @@ use super::problem::Problem;
 use super::range::{Part, part};
 use super::replies::Item;
 use super::replies::{write_arg, write_command};
-use super::upload::{Upload, make_room};
+use super::upload::Upload;
+use crate::buffers::make_room;
 
 /// How long the key still lives, in milliseconds; not there when it lives on.
 const TTL_HEADER: HeaderName = HeaderName::from_static("annulus-ttl-ms");
@@ -279,7 +280,7 @@ async fn receive(
             return Err(Problem::too_large(bytes_max));
         }
         digest.update(&piece);
-        let missing = upload.missing_bytes().saturating_add(LINE_END.len() as u64);
+        let missing = upload.expected_bytes().saturating_add(LINE_END.len() as u64);
         let buffer = caller.commands();
         make_room(buffer, piece.len(), missing);
         buffer.extend_from_slice(&piece);

@@ -56,6 +56,11 @@ impl Pipeline {
         &self.session
     }
 
+    /// The counters of its thread.
+    pub fn stats(&self) -> &ThreadStats {
+        &self.stats
+    }
+
     /// Forgets who is connected.
     pub fn reset_session(&mut self) {
         self.session.reset(&self.node);

@@ -140,6 +140,11 @@ impl ReadKeys {
         self.hashes.len()
     }
 
+    /// What they take.
+    pub fn bytes(&self) -> usize {
+        self.hashes.capacity() * size_of::<u64>()
+    }
+
     fn filter(&self, false_positives_per_million: u32) -> Filter {
         let rate = f64::from(false_positives_per_million.clamp(1, 500_000)) / 1e6;
         let mut filter = BloomFilter::with_false_pos(rate)

@@ -20,6 +20,7 @@ use super::load::Loaded;
 use super::origin::Fetched;
 use super::remembered::Why;
 use super::{Group, Job};
+use crate::charge::Charge;
 use crate::clock;
 use crate::node::Node;
 use crate::routing::Access;
@@ -53,9 +54,7 @@ pub fn start(node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
     let Some(jobs) = node.groups.jobs_to_do.lock().take() else {
         return Ok(());
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = super::lane::runtime()?;
     let thread = std::thread::Builder::new().name("origins".to_owned());
     thread.spawn(move || {
         runtime.block_on(work(node, jobs, stop));
@@ -80,7 +79,7 @@ async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: Cancellat
             }
             _ = checks.tick() => {
                 note_ring(&node, &mut ring);
-                read_lists(&node);
+                read_lists(&node, &stats);
             }
         }
     }
@@ -88,7 +87,7 @@ async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: Cancellat
 
 async fn load(node: Arc<Node>, stats: Arc<ThreadStats>, job: Job) {
     let began = clock::monotonic();
-    let loaded = bring(&node, &job).await;
+    let loaded = bring(&node, &stats, &job).await;
     let counters = job.group.counters();
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     counters.load_ms.add(took_ms);
@@ -123,7 +122,7 @@ async fn load(node: Arc<Node>, stats: Arc<ThreadStats>, job: Job) {
 }
 
 /// Asks the origin, as often as it may be asked.
-async fn bring(node: &Node, job: &Job) -> Loaded {
+async fn bring(node: &Arc<Node>, thread: &ThreadStats, job: &Job) -> Loaded {
     let (group, state) = (&job.group, &job.group.state);
     let origin = &group.described.origin;
     let failed = |reason: String| Loaded::Failed(reason.into());
@@ -145,7 +144,11 @@ async fn bring(node: &Node, job: &Job) -> Loaded {
     let mut retry = 0;
     loop {
         group.counters().requests.add(1);
-        let fetched = group.origin.fetch(url.clone(), value_bytes_max(group)).await;
+        let charge = Charge::new(Arc::clone(node), &group.keyspace);
+        let fetched = group
+            .origin
+            .fetch(url.clone(), value_bytes_max(group), charge, thread);
+        let fetched = fetched.await;
         let (reason, is_transient) = match fetched {
             Fetched::Failed { reason, is_transient } => (reason, is_transient),
             Fetched::Value(value) => {
@@ -272,7 +275,7 @@ fn note_ring(node: &Node, (epoch, slots): &mut (Epoch, u32)) {
 }
 
 /// Begins to read the lists of keys that are due.
-fn read_lists(node: &Arc<Node>) {
+fn read_lists(node: &Arc<Node>, stats: &Arc<ThreadStats>) {
     if !node.groups.is_on() {
         return;
     }
@@ -282,12 +285,12 @@ fn read_lists(node: &Arc<Node>) {
         if group.described.filter.is_some() && is_due {
             group.state.filter_due_ms.store(u64::MAX, Ordering::Relaxed);
             let lane = group.origin.lane().clone();
-            lane.spawn(read_list(Arc::clone(node), group));
+            lane.spawn(read_list(Arc::clone(node), Arc::clone(stats), group));
         }
     }
 }
 
-async fn read_list(node: Arc<Node>, group: Arc<Group>) {
+async fn read_list(node: Arc<Node>, thread: Arc<ThreadStats>, group: Arc<Group>) {
     let Some(filter) = &group.described.filter else {
         return;
     };
@@ -295,7 +298,11 @@ async fn read_list(node: Arc<Node>, group: Arc<Group>) {
     let generation = state.filter.begin();
     // While it is read, a key takes up to two hashes.
     let keys_max = filter.keys_max.min(node.store.budget_bytes() / FILTER_PART / 16);
-    let read = timeout(FILTER_TIMEOUT, listed_keys(&group, &filter.keys_url, keys_max));
+    // As long as the list is there.
+    let mut charge = Charge::new(Arc::clone(&node), &group.keyspace);
+    let mut has_room = |bytes| charge.set(bytes, &thread);
+    let listed = listed_keys(&group, &filter.keys_url, keys_max, &mut has_room);
+    let read = timeout(FILTER_TIMEOUT, listed);
     let read = read.await.unwrap_or_else(|_| Err("it took too long".to_owned()));
     let now_ms = clock::now_ms();
     let again_ms = match read {
@@ -333,7 +340,12 @@ async fn read_list(node: Arc<Node>, group: Arc<Group>) {
 }
 
 /// The keys of a list, one a line, with the group's prefix.
-async fn listed_keys(group: &Group, url: &str, keys_max: u64) -> Result<ReadKeys, String> {
+async fn listed_keys(
+    group: &Group,
+    url: &str,
+    keys_max: u64,
+    has_room: &mut (dyn FnMut(usize) -> bool + Send),
+) -> Result<ReadKeys, String> {
     let url = url.parse().map_err(|_| "keysURL is no URL".to_owned())?;
     let mut body = group.origin.open(url).await.map_err(|failed| match failed {
         Fetched::Failed { reason, .. } => reason,
@@ -347,6 +359,9 @@ async fn listed_keys(group: &Group, url: &str, keys_max: u64) -> Result<ReadKeys
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line = rest.split_to(end + 1);
             push(&mut keys, group, &line, keys_max)?;
+        }
+        if !has_room(keys.bytes() + rest.capacity()) {
+            return Err("there is no memory for its keys now".to_owned());
         }
         if rest.len() > LISTED_BYTES_MAX {
             return Err(format!("a line is longer than {LISTED_BYTES_MAX} bytes"));

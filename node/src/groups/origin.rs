@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::groups::Origin;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -22,10 +22,15 @@ use rustls::pki_types::pem::PemObject;
 
 use super::lane::Lane;
 use super::resolver::{LOCAL, Resolver, is_local};
+use crate::buffers::make_room;
+use crate::charge::Charge;
+use crate::stats::ThreadStats;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 64;
+/// So much of an answer is received before anybody has looked at it; its head is no longer.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 const USER_AGENT: &str = concat!("annulus/", env!("CARGO_PKG_VERSION"));
 
 /// What an origin answers.
@@ -93,11 +98,11 @@ impl OriginClient {
         &self.lane
     }
 
-    /// Asks once for a value of at most so many bytes.
-    pub async fn fetch(&self, url: Uri, bytes_max: usize) -> Fetched {
+    /// Asks once for a value of at most so many bytes, which are charged as they come and for as long as they are there.
+    pub async fn fetch(&self, url: Uri, bytes_max: usize, charge: Charge, thread: &ThreadStats) -> Fetched {
         let answer = tokio::time::timeout(self.timeout, async {
             match self.get(url).await {
-                Ok(response) => value(response, bytes_max).await,
+                Ok(response) => value(response, bytes_max, charge, thread).await,
                 Err(failed) => failed,
             }
         });
@@ -191,22 +196,61 @@ fn client(origin: &Origin, lane: &Lane) -> Result<HttpClient, String> {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .http1_max_buf_size(BUFFER_BYTES_MAX)
         .build(connector))
 }
 
-async fn value(response: Response<Incoming>, bytes_max: usize) -> Fetched {
+async fn value(
+    response: Response<Incoming>,
+    bytes_max: usize,
+    mut charge: Charge,
+    thread: &ThreadStats,
+) -> Fetched {
     match response.status() {
         StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION => {}
         StatusCode::NOT_FOUND | StatusCode::GONE => return Fetched::Absent,
         status => return refused(status),
     }
-    match Limited::new(response.into_body(), bytes_max).collect().await {
-        Ok(body) => Fetched::Value(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Fetched::permanent(format!(
+    let too_long = || {
+        Fetched::permanent(format!(
             "has a value longer than maxValueBytes, {bytes_max} bytes"
-        )),
-        Err(_) => Fetched::transient("ended its answer half-way"),
+        ))
+    };
+    let no_room =
+        || Fetched::permanent("has a value for which this node has no memory now, with others under way");
+    let mut body = response.into_body();
+    if body.size_hint().lower() > bytes_max as u64 {
+        return too_long();
     }
+    let mut value = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Fetched::transient("ended its answer half-way");
+        };
+        let Ok(piece) = frame.into_data() else { continue };
+        if piece.len() > bytes_max - value.len() {
+            return too_long();
+        }
+        make_room(
+            &mut value,
+            piece.len(),
+            body.size_hint().upper().unwrap_or(u64::MAX),
+        );
+        if !charge.set(value.capacity(), thread) {
+            return no_room();
+        }
+        value.extend_from_slice(&piece);
+    }
+    let whole = if value.capacity() / 2 > value.len() {
+        // Nobody had said how short it is.
+        Bytes::copy_from_slice(&value)
+    } else {
+        value.freeze()
+    };
+    if !charge.set(whole.len(), thread) {
+        return no_room();
+    }
+    Fetched::Value(charge.around(whole))
 }
 
 fn refused(status: StatusCode) -> Fetched {

@@ -2,6 +2,7 @@
 //!
 //! Nothing is executed before all of it has come: a sender that breaks off has changed nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::tenants::TenantId;
@@ -11,6 +12,7 @@ use futures::{Stream, stream};
 use tonic::{Status, Streaming};
 
 use super::{CHUNK_BYTES_MAX, PeerContext};
+use crate::charge::Charge;
 use crate::clock;
 use crate::connection::{Answered, INPUT_BYTES_MAX, Pipeline};
 use crate::store::Keyspace;
@@ -56,7 +58,7 @@ pub(super) async fn execute(
     };
     let client = node.clients.of_peer(clock::now_ms());
     let mut pipeline = Pipeline::detached(node.clone(), context.thread_stats.clone(), client);
-    pipeline.enter(keyspace);
+    pipeline.enter(keyspace.clone());
     let mut message = first;
     loop {
         let commands = pipeline.commands();
@@ -78,7 +80,13 @@ pub(super) async fn execute(
         Answered::NoRoom => return Err(Status::unavailable("there is no memory for the replies")),
         Answered::Over => return Err(Status::internal("the commands are not the protocol")),
     }
-    let mut replies = Bytes::from(pipeline.take_replies());
+    let replies = Bytes::from(pipeline.take_replies());
+    // They are held until they are sent.
+    let mut charge = Charge::new(Arc::clone(node), &keyspace);
+    if !charge.set(replies.len(), &context.thread_stats) {
+        return Err(Status::unavailable("there is no memory for the replies"));
+    }
+    let mut replies = charge.around(replies);
     let mut bytes = replies.len() as u64;
     let mut pieces = Vec::with_capacity(replies.len() / CHUNK_BYTES_MAX + 1);
     loop {

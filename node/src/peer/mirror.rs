@@ -8,8 +8,10 @@ use tokio::time::{Duration, timeout};
 
 use super::Forwarder;
 use crate::api::replies::{Item, read, write_command};
+use crate::charge::Charge;
 use crate::node::Node;
-use crate::store::Fetch;
+use crate::stats::ThreadStats;
+use crate::store::{Fetch, Keyspace};
 
 /// What takes longer is of no use any more.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -19,13 +21,18 @@ pub async fn mirror(node: Arc<Node>, forwarder: Forwarder) {
     let Some(mut fetches) = node.store.mirrors.fetches_to_do() else {
         return;
     };
-    let forwarder = Arc::new(forwarder);
+    let (forwarder, stats) = (Arc::new(forwarder), node.stats.register_thread());
     while let Some(fetch) = fetches.recv().await {
-        tokio::spawn(fetch_one(Arc::clone(&node), Arc::clone(&forwarder), fetch));
+        tokio::spawn(fetch_one(
+            Arc::clone(&node),
+            Arc::clone(&forwarder),
+            Arc::clone(&stats),
+            fetch,
+        ));
     }
 }
 
-async fn fetch_one(node: Arc<Node>, forwarder: Arc<Forwarder>, fetch: Fetch) {
+async fn fetch_one(node: Arc<Node>, forwarder: Arc<Forwarder>, stats: Arc<ThreadStats>, fetch: Fetch) {
     let mut commands = BytesMut::new();
     write_command(&mut commands, &[b"GET", &fetch.key]);
     write_command(&mut commands, &[b"PTTL", &fetch.key]);
@@ -33,13 +40,18 @@ async fn fetch_one(node: Arc<Node>, forwarder: Arc<Forwarder>, fetch: Fetch) {
     // Before the owner is asked: what it says was so at some moment after this one.
     let asked_ms = clock.now_ms();
     let slot = Slot::for_key(&fetch.key);
+    let keyspace = node.store.find_space(fetch.tenant).map(Keyspace::from);
+    let charge = Charge::new(Arc::clone(&node), &keyspace.unwrap_or_default());
     let answer = timeout(
         FETCH_TIMEOUT,
-        forwarder.execute(slot, fetch.tenant, commands.freeze()),
+        forwarder.execute(slot, fetch.tenant, commands.freeze(), (charge, &stats)),
     )
     .await;
     let answer = answer.ok().and_then(Result::ok);
     let told = answer.as_ref().and_then(value_and_ttl);
+    // What is mirrored is no reply any more.
+    let told = told.map(|(value, ttl_ms)| (value.map(|value| Bytes::copy_from_slice(&value)), ttl_ms));
+    drop(answer);
     node.store.mirrors.fetched(&fetch, asked_ms, told);
 }
 

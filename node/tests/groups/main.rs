@@ -8,6 +8,7 @@
 )]
 
 mod filter;
+mod memory;
 #[path = "../support/origin.rs"]
 mod origin;
 mod reads;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use annulus_proto::groups::{Group, Origin as DescribedOrigin};
 use annulus_proto::tenants::TenantId;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use hyper::server::conn::http1;
@@ -40,6 +40,8 @@ pub enum Mode {
     Status(u16),
     /// Sends half of an answer and closes the connection.
     HalfWay,
+    /// Sends half of so many bytes, and the rest once it is let go.
+    Part(usize),
     /// Never answers.
     Hang,
     /// Answers as by default once it is let go.
@@ -52,7 +54,7 @@ struct State {
     asked: Mutex<HashMap<String, u64>>,
     headers: Mutex<HashMap<String, String>>,
     under_way: Mutex<(u64, u64)>,
-    go: Notify,
+    go: Arc<Notify>,
 }
 
 /// A running origin; it ends with the test.
@@ -198,6 +200,19 @@ async fn answer(
                 Some((Err(io::Error::other("it died")), 2))
             });
             Response::new(BodyExt::boxed(StreamBody::new(frames)))
+        }
+        Mode::Part(len) => {
+            let half = Bytes::from(vec![b'x'; len / 2]);
+            // It is told even if that is before somebody has asked for the rest.
+            let mut go = Box::pin(Arc::clone(&state.go).notified_owned());
+            go.as_mut().enable();
+            let first = half.clone();
+            let parts = stream::once(async { Ok(first) });
+            let parts = parts.chain(stream::once(async move {
+                go.await;
+                Ok(half)
+            }));
+            Response::new(BodyExt::boxed(StreamBody::new(parts.map_ok(Frame::data))))
         }
         Mode::Hang => {
             tokio::time::sleep(Duration::from_hours(1)).await;
