@@ -5,6 +5,9 @@
 //! stored under the same lock, so that no read falls between a load's end and its value. A write by a client ends the
 //! load's right to store anything: what the origin said before the write may be older.
 //!
+//! Times of entries are on the clock that clients see. What is remembered and waited for beside them is on the journal's, which is
+//! never set back.
+//!
 //! Loads run on a thread of their own ([`loader`]); who waits for one waits as for its turn, and whoever leaves doesn't end it
 //! for the others. What is remembered of keys without a value is this process's own knowledge: a new owner asks anew.
 
@@ -31,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use annulus_proto::groups as document;
 use annulus_proto::tenants::TenantId;
 use annulus_ring::{SLOT_COUNT, Slot};
+use hyper::Uri;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -46,6 +50,7 @@ use origin::OriginClient;
 use places::{GroupNumber, Place, Places};
 pub use read::{Given, Reading, look};
 use remembered::{Remembered, Why};
+use url::NoUrl;
 use verdict::{Known, Verdict, verdict};
 
 /// What a key without a value takes to be remembered, about.
@@ -71,7 +76,7 @@ struct State {
     counters: GroupCounters,
     keys: Mutex<Keys>,
     filter: KeyFilter,
-    /// When the list of the origin's keys is to be read; the maximum while that is being done.
+    /// When the list of the origin's keys is to be read, by the journal's clock; the maximum while that is being done.
     filter_due_ms: AtomicU64,
     requests: Semaphore,
     requests_max: Mutex<usize>,
@@ -89,12 +94,24 @@ struct Job {
     load: Arc<Load>,
     slot: Slot,
     key: Box<[u8]>,
+    /// The breaker lets nothing else through before this has told how it went.
+    is_probe: bool,
     _place: Place,
+}
+
+impl Job {
+    /// It asks nothing.
+    fn give_up_probe(&self) {
+        if self.is_probe {
+            self.group.state.keys.lock().breaker.give_up_probe();
+        }
+    }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.load.is_over() {
+            self.give_up_probe();
             self.group.state.settle(&self.key, &self.load, None);
             self.load
                 .finish(Loaded::Failed("the load ended early: try again".into()));
@@ -294,6 +311,12 @@ impl Group {
         Some((figures.keys, figures.bytes))
     }
 
+    /// Where the origin has a key of the group.
+    fn url(&self, key: &[u8]) -> Result<Uri, NoUrl> {
+        let name = key.get(self.described.key_prefix.len()..).unwrap_or_default();
+        url::url(&self.described.origin.url_template, name)
+    }
+
     fn rules(&self) -> Rules {
         Rules {
             failures: self.described.origin.breaker_failures,
@@ -313,14 +336,14 @@ impl Group {
         usize::try_from(share.max(1)).unwrap_or(1)
     }
 
-    /// Decides what a read of the key gets, whose slot is locked and whose entry has that age; a load that is to be waited for
-    /// comes with it.
+    /// Decides what a read of the key gets, whose slot is locked and whose entry has that age, at a time by the journal's clock; a
+    /// load that is to be waited for comes with it.
     fn decide(
         self: &Arc<Self>,
         (slot, key): (Slot, &[u8]),
         age: Option<Age>,
         groups: &Groups,
-        (now_ms, slots): (u64, u32),
+        (clock_ms, slots): (u64, u32),
     ) -> (Verdict, Option<Arc<Load>>) {
         let mut keys = self.state.keys.lock();
         let keys = &mut *keys;
@@ -332,8 +355,8 @@ impl Group {
                 && self.described.filter.is_some()
                 && self.state.filter.excludes(key),
             is_loading: loading.is_some(),
-            may_load: keys.breaker.allows(self.rules(), now_ms),
-            remembered: keys.remembered.of(key, now_ms),
+            may_load: keys.breaker.allows(self.rules(), clock_ms),
+            remembered: keys.remembered.of(key, clock_ms),
         });
         let counters = &self.state.counters;
         match (&verdict, loading) {
@@ -353,13 +376,18 @@ impl Group {
             counters.began.add(1);
         }
         let load = Load::new();
-        keys.breaker.begin(now_ms);
+        // A key that has no URL tells nothing of the origin.
+        let is_probe = keys.breaker.wants_probe() && self.url(key).is_ok();
+        if is_probe {
+            keys.breaker.probe(clock_ms);
+        }
         keys.loading.insert(key.into(), Arc::clone(&load));
         let job = Job {
             group: Arc::clone(self),
             load: Arc::clone(&load),
             slot,
             key: key.into(),
+            is_probe,
             _place: place,
         };
         if let Err(refused) = groups.jobs.send(job) {

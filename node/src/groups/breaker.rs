@@ -1,7 +1,8 @@
 //! Leaves an origin in peace that fails: a circuit breaker (Nygard, Release It!, 2007).
 //!
 //! Closed, it counts failures in a row. Open, it lets nothing through until its time is over. Then one request after the
-//! other is let through as a probe: a success closes it, a failure opens it again.
+//! other is let through as a probe: a success closes it, a failure opens it again. Its times are on a clock that is never set
+//! back.
 
 /// The breaker of one group on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +52,23 @@ impl Breaker {
         }
     }
 
-    /// A request that is allowed begins.
-    pub fn begin(&mut self, now_ms: u64) {
-        if !matches!(self, Self::Closed { .. }) {
+    /// Whether the next request that is allowed is a probe.
+    pub fn wants_probe(&self) -> bool {
+        !matches!(self, Self::Closed { .. })
+    }
+
+    /// A request that is allowed begins, as the probe.
+    pub fn probe(&mut self, now_ms: u64) {
+        *self = Self::HalfOpen {
+            probing_since_ms: Some(now_ms),
+        };
+    }
+
+    /// The probe has asked nothing after all: another may.
+    pub fn give_up_probe(&mut self) {
+        if matches!(self, Self::HalfOpen { .. }) {
             *self = Self::HalfOpen {
-                probing_since_ms: Some(now_ms),
+                probing_since_ms: None,
             };
         }
     }
@@ -121,15 +134,18 @@ mod tests {
     #[test]
     fn one_probe_at_a_time_tells() {
         let mut breaker = Breaker::Open { until_ms: 1000 };
-        breaker.begin(1000);
+        breaker.probe(1000);
         assert!(!breaker.allows(RULES, 1500), "a probe is under way");
         assert!(breaker.allows(RULES, 2000), "nobody told how it ended");
         breaker.failed(RULES, 1600);
         assert_eq!(breaker, Breaker::Open { until_ms: 2600 });
-        breaker.begin(2600);
+        breaker.probe(2600);
+        breaker.give_up_probe();
+        assert!(breaker.allows(RULES, 2600) && breaker.wants_probe());
+        breaker.probe(2600);
         breaker.succeeded();
         assert_eq!(breaker, Breaker::default());
-        breaker.begin(2601);
-        assert_eq!(breaker, Breaker::default());
+        breaker.give_up_probe();
+        assert!(breaker == Breaker::default() && !breaker.wants_probe());
     }
 }

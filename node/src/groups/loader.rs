@@ -126,8 +126,7 @@ async fn bring(node: &Arc<Node>, thread: &ThreadStats, job: &Job) -> Loaded {
     let (group, state) = (&job.group, &job.group.state);
     let origin = &group.described.origin;
     let failed = |reason: String| Loaded::Failed(reason.into());
-    let key = &job.key[group.described.key_prefix.len()..];
-    let url = match super::url::url(&origin.url_template, key) {
+    let url = match group.url(&job.key) {
         Ok(url) => url,
         Err(error) => return failed(error.to_string()),
     };
@@ -135,6 +134,7 @@ async fn bring(node: &Arc<Node>, thread: &ThreadStats, job: &Job) -> Loaded {
     let tries = u64::from(origin.retries) + 1;
     let patience = Duration::from_millis(origin.timeout_ms.saturating_mul(tries)).max(TURN_TIMEOUT_MIN);
     let Ok(Ok(_turn)) = timeout(patience, state.requests.acquire()).await else {
+        job.give_up_probe();
         return failed(format!(
             "{} requests to its origin were under way for more than {} ms: raise maxConcurrent, or make the origin faster",
             group.requests_max(node.store.slots()),

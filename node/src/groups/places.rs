@@ -150,6 +150,9 @@ mod tests {
     }
 
     proptest! {
+        // Each takes all places, one after the other.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
         #[test]
         fn never_are_all_taken(greedy in prop::collection::vec((1_u32..50, 0_u64..64), 1..200)) {
             // A group is in one keyspace.

@@ -131,6 +131,28 @@ fn what_was_learned_outlives_new_times_but_not_a_new_origin() {
 }
 
 #[test]
+fn a_key_without_a_url_is_no_probe() {
+    let (groups, store) = (Groups::default(), store());
+    groups.follow(1, vec![described("user:")], &store);
+    let state = Arc::clone(&groups.all()[0].state);
+    state.keys.lock().breaker = Breaker::Open { until_ms: 1000 };
+    assert_eq!(read(&groups, b"user:1", 999).0, Verdict::Refused);
+    assert_eq!(read(&groups, b"user:a/../b", 1000).0, Verdict::Load);
+    assert_eq!(read(&groups, b"user:1", 1000).0, Verdict::Load);
+    assert_eq!(
+        read(&groups, b"user:2", 1000).0,
+        Verdict::Refused,
+        "a probe is under way"
+    );
+    // A probe that ends without having asked makes place for another.
+    let mut jobs = groups.jobs_to_do.lock().take().unwrap();
+    while let Ok(job) = jobs.try_recv() {
+        drop(job);
+    }
+    assert_eq!(read(&groups, b"user:2", 1000).0, Verdict::Load);
+}
+
+#[test]
 fn each_node_asks_by_its_share_of_the_slots() {
     let (groups, store) = (Groups::default(), store());
     groups.follow(1, vec![described("user:")], &store);
