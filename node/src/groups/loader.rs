@@ -160,13 +160,13 @@ async fn bring(node: &Arc<Node>, thread: &ThreadStats, job: &Job) -> Loaded {
                 return Loaded::Absent;
             }
         };
-        let now_ms = clock::now_ms();
+        let clock_ms = node.store.journal.clock().now_ms();
         let may_go_on = {
             let mut keys = state.keys.lock();
             if is_transient {
-                let was_allowed = keys.breaker.allows(group.rules(), now_ms);
-                keys.breaker.failed(group.rules(), now_ms);
-                let is_allowed = keys.breaker.allows(group.rules(), now_ms);
+                let was_allowed = keys.breaker.allows(group.rules(), clock_ms);
+                keys.breaker.failed(group.rules(), clock_ms);
+                let is_allowed = keys.breaker.allows(group.rules(), clock_ms);
                 if was_allowed && !is_allowed {
                     group.counters().breaker_opened.add(1);
                     warn!(group = group.label(), reason, "an origin is left in peace");
@@ -250,7 +250,8 @@ fn keep(node: &Node, job: &Job, loaded: &Loaded) -> u64 {
         group.counters().not_kept.add(1);
     }
     let lesson = lesson.filter(|(_, ttl_ms)| *ttl_ms > 0 && is_here);
-    let lesson = lesson.map(|(why, ttl_ms)| (why, now_ms.saturating_add(ttl_ms)));
+    let clock_ms = store.journal.clock().now_ms();
+    let lesson = lesson.map(|(why, ttl_ms)| (why, clock_ms.saturating_add(ttl_ms)));
     group.state.settle(&job.key, &job.load, lesson);
     drop(guard);
     if store.is_over_budget() {
@@ -279,9 +280,9 @@ fn read_lists(node: &Arc<Node>, stats: &Arc<ThreadStats>) {
     if !node.groups.is_on() {
         return;
     }
-    let now_ms = clock::now_ms();
+    let clock_ms = node.store.journal.clock().now_ms();
     for group in node.groups.all() {
-        let is_due = group.state.filter_due_ms.load(Ordering::Relaxed) <= now_ms;
+        let is_due = group.state.filter_due_ms.load(Ordering::Relaxed) <= clock_ms;
         if group.described.filter.is_some() && is_due {
             group.state.filter_due_ms.store(u64::MAX, Ordering::Relaxed);
             let lane = group.origin.lane().clone();
@@ -331,7 +332,7 @@ async fn read_list(node: Arc<Node>, thread: Arc<ThreadStats>, group: Arc<Group>)
             filter.refresh_ms.min(FILTER_AGAIN_MS)
         }
     };
-    let due_ms = now_ms.saturating_add(again_ms);
+    let due_ms = node.store.journal.clock().now_ms().saturating_add(again_ms);
     // Who described the group anew meanwhile wants it sooner.
     let stored = state
         .filter_due_ms

@@ -67,10 +67,14 @@ pub fn look(
             }
             continue;
         }
-        let (now_ms, slots) = (context.now_ms, context.node.store.slots());
-        let (verdict, load) = group.decide((guard.slot(), key), age, groups, (now_ms, slots));
+        if age == Some(Age::Fresh) {
+            counters.fresh.add(1);
+            continue;
+        }
+        let store = &context.node.store;
+        let (clock_ms, slots) = (store.journal.clock().now_ms(), store.slots());
+        let (verdict, load) = group.decide((guard.slot(), key), age, groups, (clock_ms, slots));
         match verdict {
-            Verdict::Serve if age == Some(Age::Fresh) => counters.fresh.add(1),
             Verdict::Serve | Verdict::ServeAndLoad => counters.soft.add(1),
             Verdict::ServeStale => counters.stale.add(1),
             Verdict::Absent => counters.absent.add(1),

@@ -41,7 +41,7 @@ impl Remembered {
         }
     }
 
-    /// What is remembered of a key at that time.
+    /// What is remembered of a key at that time, by a clock that is never set back.
     pub fn of(&mut self, key: &[u8], now_ms: u64) -> Option<&Why> {
         if self.keys.is_empty() {
             return None;

@@ -1,3 +1,8 @@
+use std::sync::Arc;
+
+use annulus_node::clock;
+use annulus_node::connection::Pipeline;
+
 use crate::origin::Mode;
 use crate::support::Client;
 use crate::world::{World, bulk, wait_for};
@@ -204,6 +209,34 @@ fn no_more_requests_are_open_than_may_be() {
         (world.origin.asked_in_all(), world.origin.under_way_max()),
         (50, 5)
     );
+}
+
+#[test]
+fn what_is_remembered_doesnt_depend_on_a_clock_that_may_be_set() {
+    let world = World::start(|group| group.origin.breaker_failures = 1);
+    let mut client = world.connect();
+    world.origin.set(Mode::Status(404));
+    client.check("GET user:absent", "$-1\r\n");
+    world.origin.set(Mode::Status(500));
+    client.ask("GET user:failed");
+    let node = &world.server.node;
+    let now_ms = clock::now_ms();
+    let client = node.clients.of_peer(now_ms);
+    let mut pipeline = Pipeline::new(Arc::clone(node), node.stats.register_thread(), client);
+    for wall_ms in [now_ms + 3_600_000, now_ms - 3_600_000] {
+        for (key, expected) in [
+            ("absent", "$-1\r\n"),
+            ("failed", "-ORIGIN group shop/users: the origin answered 500"),
+            ("other", "-ORIGIN group shop/users: its origin failed too often"),
+        ] {
+            pipeline.receive(format!("GET user:{key}\r\n").as_bytes());
+            pipeline.process(wall_ms);
+            let reply = String::from_utf8_lossy(pipeline.unsent()).into_owned();
+            assert!(reply.starts_with(expected), "{key}: {reply}");
+            pipeline.mark_sent(reply.len());
+        }
+    }
+    assert_eq!(world.origin.asked_in_all(), 2);
 }
 
 #[test]
