@@ -15,6 +15,7 @@ mod age;
 mod breaker;
 mod counters;
 mod filter;
+mod holds;
 mod lane;
 mod load;
 pub mod loader;
@@ -44,6 +45,7 @@ use age::{Age, Life};
 use breaker::{Breaker, Rules};
 pub use counters::GroupCounters;
 use filter::KeyFilter;
+use holds::{Holds, holds};
 pub use load::Awaited;
 use load::{Load, Loaded};
 use origin::OriginClient;
@@ -66,6 +68,8 @@ pub struct Group {
     label: String,
     /// The same as long as there is a group of that name.
     number: GroupNumber,
+    /// By how many descriptions, ones after which not all that was learned held, it is known.
+    lessons: u64,
     keyspace: Keyspace,
     origin: OriginClient,
     state: Arc<State>,
@@ -86,6 +90,8 @@ struct Keys {
     loading: HashMap<Box<[u8]>, Arc<Load>, foldhash::fast::RandomState>,
     remembered: Remembered,
     breaker: Breaker,
+    /// Loads of groups that have this number teach something.
+    lessons: u64,
 }
 
 /// A load to be done. However it ends, those who wait for it are told.
@@ -103,7 +109,7 @@ impl Job {
     /// It asks nothing.
     fn give_up_probe(&self) {
         if self.is_probe {
-            self.group.state.keys.lock().breaker.give_up_probe();
+            self.group.tell_breaker(Breaker::give_up_probe);
         }
     }
 }
@@ -112,7 +118,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if !self.load.is_over() {
             self.give_up_probe();
-            self.group.state.settle(&self.key, &self.load, None);
+            self.group.settle(&self.key, &self.load, None);
             self.load
                 .finish(Loaded::Failed("the load ended early: try again".into()));
         }
@@ -175,7 +181,7 @@ impl Groups {
             return;
         }
         *followed = version;
-        let before: Vec<Arc<Group>> = self.all();
+        let (before, mut changed) = (self.all(), Vec::new());
         let mut by_tenant: HashMap<TenantId, Vec<Arc<Group>>> = HashMap::new();
         for described in described {
             let is_same = |group: &&Arc<Group>| {
@@ -186,10 +192,15 @@ impl Groups {
             let known = before.iter().find(is_same);
             let group = match known {
                 Some(known) if known.described == described => Arc::clone(known),
-                Some(known) => Arc::new(Group::new(described, known.number, Some(known), store)),
+                Some(known) => {
+                    let holds = holds(&known.described, &described);
+                    let group = Arc::new(Group::again(described, known, holds, store));
+                    changed.push((Arc::clone(&group), holds));
+                    group
+                }
                 None => {
                     let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-                    Arc::new(Group::new(described, number, None, store))
+                    Arc::new(Group::new(described, number, store))
                 }
             };
             by_tenant.entry(group.described.tenant).or_default().push(group);
@@ -199,6 +210,11 @@ impl Groups {
         }
         self.is_on.store(!by_tenant.is_empty(), Ordering::Relaxed);
         *self.by_tenant.write() = by_tenant;
+        for (group, holds) in changed {
+            if !holds.is_all() {
+                group.state.forget(holds, group.lessons);
+            }
+        }
         let after = self.all();
         let remembered_max = remembered_max(store, after.len());
         for group in &after {
@@ -253,25 +269,35 @@ impl Groups {
 }
 
 impl Group {
-    fn new(
+    fn new(described: document::Group, number: GroupNumber, store: &Store) -> Self {
+        let state = Arc::new(State::new(store));
+        Self::with(described, (number, 0), state, store)
+    }
+
+    /// The same group as `known`, of which that holds still.
+    fn again(described: document::Group, known: &Self, holds: Holds, store: &Store) -> Self {
+        if !holds.keys {
+            return Self::new(described, known.number, store);
+        }
+        let lessons = known.lessons + u64::from(!holds.is_all());
+        Self::with(
+            described,
+            (known.number, lessons),
+            Arc::clone(&known.state),
+            store,
+        )
+    }
+
+    fn with(
         described: document::Group,
-        number: GroupNumber,
-        known: Option<&Arc<Self>>,
+        (number, lessons): (GroupNumber, u64),
+        state: Arc<State>,
         store: &Store,
     ) -> Self {
-        // What was learned holds as long as the keys and where they come from are the same.
-        let state = known.filter(|known| {
-            known.described.key_prefix == described.key_prefix
-                && known.described.origin.url_template == described.origin.url_template
-        });
-        let state = state.map_or_else(|| Arc::new(State::new(store)), |known| Arc::clone(&known.state));
-        if known.is_none_or(|known| known.described.filter != described.filter) {
-            state.filter.clear();
-            state.filter_due_ms.store(0, Ordering::Relaxed);
-        }
         Self {
             label: described.label(),
             number,
+            lessons,
             keyspace: store.keyspace(described.tenant),
             origin: OriginClient::new(&described.origin),
             described,
@@ -402,6 +428,30 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Something to tell the breaker, unless the group was described anew since in a way that makes it of no use.
+    fn tell_breaker<R>(&self, tell: impl FnOnce(&mut Breaker) -> R) -> Option<R> {
+        let mut keys = self.state.keys.lock();
+        (keys.lessons == self.lessons).then(|| tell(&mut keys.breaker))
+    }
+
+    /// What a load brought is over for the key, whose slot is locked. What it teaches is only remembered if that holds.
+    fn settle(&self, key: &[u8], load: &Arc<Load>, lesson: Option<(Why, u64)>) {
+        let mut keys = self.state.keys.lock();
+        if keys
+            .loading
+            .get(key)
+            .is_some_and(|present| Arc::ptr_eq(present, load))
+        {
+            keys.loading.remove(key);
+            match lesson.filter(|_| keys.lessons == self.lessons) {
+                Some((why, until_ms)) => keys.remembered.note(key, why, until_ms),
+                None => keys.remembered.forget(key),
+            }
+        }
+    }
+}
+
 /// How many keys each of so many groups remembers.
 fn remembered_max(store: &Store, groups: usize) -> NonZeroUsize {
     let all = store.budget_bytes() / REMEMBERED_PART / REMEMBERED_BYTES;
@@ -418,6 +468,7 @@ impl State {
                 loading: HashMap::default(),
                 remembered: Remembered::new(remembered_max(store, 1)),
                 breaker: Breaker::default(),
+                lessons: 0,
             }),
             filter: KeyFilter::default(),
             filter_due_ms: AtomicU64::new(0),
@@ -436,6 +487,30 @@ impl State {
         self.filter.add(key);
     }
 
+    /// Forgets what doesn't hold any more.
+    fn forget(&self, holds: Holds, lessons: u64) {
+        let mut keys = self.keys.lock();
+        keys.lessons = lessons;
+        keys.remembered.retain(|why| match why {
+            Why::Absent => holds.absences,
+            Why::Failed(_) => holds.failures,
+            Why::Written => true,
+        });
+        if !holds.breaker {
+            keys.breaker = Breaker::default();
+        }
+        if !holds.loads {
+            for (_, load) in keys.loading.drain() {
+                load.supersede();
+            }
+        }
+        drop(keys);
+        if !holds.filter {
+            self.filter.clear();
+            self.filter_due_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn supersede_all(&self) {
         let mut keys = self.keys.lock();
         keys.remembered.forget_all();
@@ -452,22 +527,6 @@ impl State {
             *allowed = max;
         } else if max < *allowed {
             *allowed -= self.requests.forget_permits(*allowed - max);
-        }
-    }
-
-    /// What a load brought is over for the key, whose slot is locked.
-    fn settle(&self, key: &[u8], load: &Arc<Load>, lesson: Option<(Why, u64)>) {
-        let mut keys = self.keys.lock();
-        if keys
-            .loading
-            .get(key)
-            .is_some_and(|present| Arc::ptr_eq(present, load))
-        {
-            keys.loading.remove(key);
-            match lesson {
-                Some((why, until_ms)) => keys.remembered.note(key, why, until_ms),
-                None => keys.remembered.forget(key),
-            }
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::breaker::Breaker;
 use super::filter::ReadKeys;
 use super::load::Loaded;
 use super::origin::Fetched;
@@ -152,31 +153,31 @@ async fn bring(node: &Arc<Node>, thread: &ThreadStats, job: &Job) -> Loaded {
         let (reason, is_transient) = match fetched {
             Fetched::Failed { reason, is_transient } => (reason, is_transient),
             Fetched::Value(value) => {
-                state.keys.lock().breaker.succeeded();
+                group.tell_breaker(Breaker::succeeded);
                 return Loaded::Value(value);
             }
             Fetched::Absent => {
-                state.keys.lock().breaker.succeeded();
+                group.tell_breaker(Breaker::succeeded);
                 return Loaded::Absent;
             }
         };
         let clock_ms = node.store.journal.clock().now_ms();
-        let may_go_on = {
-            let mut keys = state.keys.lock();
-            if is_transient {
-                let was_allowed = keys.breaker.allows(group.rules(), clock_ms);
-                keys.breaker.failed(group.rules(), clock_ms);
-                let is_allowed = keys.breaker.allows(group.rules(), clock_ms);
-                if was_allowed && !is_allowed {
-                    group.counters().breaker_opened.add(1);
-                    warn!(group = group.label(), reason, "an origin is left in peace");
-                }
-                is_allowed
-            } else {
-                // It has answered: what is wrong is this key, or the group.
-                keys.breaker.succeeded();
-                false
+        let may_go_on = if is_transient {
+            let rules = group.rules();
+            let told = group.tell_breaker(|breaker| {
+                let was_allowed = breaker.allows(rules, clock_ms);
+                breaker.failed(rules, clock_ms);
+                (was_allowed, breaker.allows(rules, clock_ms))
+            });
+            if told == Some((true, false)) {
+                group.counters().breaker_opened.add(1);
+                warn!(group = group.label(), reason, "an origin is left in peace");
             }
+            told.is_none_or(|(_, is_allowed)| is_allowed)
+        } else {
+            // It has answered: what is wrong is this key, or the group.
+            group.tell_breaker(Breaker::succeeded);
+            false
         };
         if !may_go_on || retry >= origin.retries {
             return failed(format!("the origin {reason}"));
@@ -252,7 +253,7 @@ fn keep(node: &Node, job: &Job, loaded: &Loaded) -> u64 {
     let lesson = lesson.filter(|(_, ttl_ms)| *ttl_ms > 0 && is_here);
     let clock_ms = store.journal.clock().now_ms();
     let lesson = lesson.map(|(why, ttl_ms)| (why, clock_ms.saturating_add(ttl_ms)));
-    group.state.settle(&job.key, &job.load, lesson);
+    group.settle(&job.key, &job.load, lesson);
     drop(guard);
     if store.is_over_budget() {
         evicted += store.evict(now_ms);

@@ -71,6 +71,15 @@ impl Remembered {
         }
     }
 
+    /// Those may have of which that doesn't hold.
+    pub fn retain(&mut self, holds: impl Fn(&Why) -> bool) {
+        let gone = self.keys.iter().filter(|(_, (why, _))| !holds(why));
+        let gone: Vec<u64> = gone.map(|(hash, _)| *hash).collect();
+        for hash in gone {
+            self.keys.pop(&hash);
+        }
+    }
+
     /// All may have.
     pub fn forget_all(&mut self) {
         self.keys.clear();

@@ -102,9 +102,9 @@ fn a_write_makes_the_next_read_load_anew() {
     assert!(!second.as_ref().unwrap().is_superseded());
     // The end of the first is not the end of the second, and tells nothing about the key.
     let absent = Some((Why::Absent, 1000));
-    group.state.settle(b"user:1", &first.unwrap(), absent.clone());
+    group.settle(b"user:1", &first.unwrap(), absent.clone());
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Load);
-    group.state.settle(b"user:1", &second.unwrap(), absent);
+    group.settle(b"user:1", &second.unwrap(), absent);
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Absent);
     groups.note_write(TenantId::CLUSTER, b"user:1");
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Load);
@@ -117,8 +117,7 @@ fn what_was_learned_outlives_new_times_but_not_a_new_origin() {
     let (groups, store) = (Groups::default(), store());
     groups.follow(1, vec![described("user:")], &store);
     let (_, load) = read(&groups, b"user:1", 0);
-    let state = Arc::clone(&groups.all()[0].state);
-    state.settle(b"user:1", &load.unwrap(), Some((Why::Absent, 1000)));
+    groups.all()[0].settle(b"user:1", &load.unwrap(), Some((Why::Absent, 1000)));
     let mut changed = described("user:");
     changed.soft_ttl_ms = 1;
     groups.follow(2, vec![changed.clone()], &store);
@@ -150,6 +149,49 @@ fn a_key_without_a_url_is_no_probe() {
         drop(job);
     }
     assert_eq!(read(&groups, b"user:2", 1000).0, Verdict::Load);
+}
+
+#[test]
+fn what_was_learned_by_other_headers_is_forgotten() {
+    let (groups, store) = (Groups::default(), store());
+    groups.follow(1, vec![described("user:")], &store);
+    let before = Arc::clone(&groups.all()[0]);
+    for (key, lesson) in [
+        (&b"user:absent"[..], Some((Why::Absent, 1000))),
+        (b"user:failed", Some((Why::Failed("401".into()), 1000))),
+    ] {
+        let (_, load) = read(&groups, key, 0);
+        before.settle(key, &load.unwrap(), lesson);
+    }
+    groups.note_write(TenantId::CLUSTER, b"user:written");
+    let (_, running) = read(&groups, b"user:1", 0);
+    before.state.keys.lock().breaker = Breaker::Open { until_ms: 1000 };
+    let mut changed = described("user:");
+    changed.origin.headers = vec![("authorization".to_owned(), "Bearer new".to_owned())];
+    groups.follow(2, vec![changed.clone()], &store);
+    assert!(running.unwrap().is_superseded(), "it was asked by the former");
+    for key in [&b"user:absent"[..], b"user:failed", b"user:1"] {
+        assert_eq!(read(&groups, key, 0).0, Verdict::Load);
+    }
+    let group = Arc::clone(&groups.all()[0]);
+    // What a client said isn't the origin's.
+    let written = group.state.keys.lock().remembered.of(b"user:written", 0).cloned();
+    assert_eq!(written, Some(Why::Written));
+    // Requests by the former headers still fail.
+    for _ in 0..10 {
+        before.tell_breaker(|breaker| breaker.failed(before.rules(), 0));
+    }
+    assert_eq!(group.breaker(), 0);
+    // And one that was begun under a shorter timeout.
+    let (_, load) = read(&groups, b"user:late", 0);
+    changed.origin.timeout_ms += 1;
+    groups.follow(3, vec![changed], &store);
+    group.settle(
+        b"user:late",
+        &load.unwrap(),
+        Some((Why::Failed("late".into()), 1000)),
+    );
+    assert_eq!(read(&groups, b"user:late", 0).0, Verdict::Load);
 }
 
 #[test]
