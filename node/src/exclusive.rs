@@ -9,7 +9,7 @@ use crate::command::{Entry, Flags, Run};
 use crate::commands::command_info;
 use crate::error::{CommandError, Outcome};
 use crate::execute::{
-    Admitted, Context, admit, admit_reader, evict, note_unsettled, note_write, run_in_slot, track_reads,
+    Admitted, Context, admit, admit_reader, evict, note_unsettled, note_writes, run_in_slot, track_reads,
 };
 use crate::resp::{Args, Reply};
 use crate::stats::Ending;
@@ -101,10 +101,14 @@ impl<'a> Exclusive<'a> {
                 check_growth(context, guard, flags)?;
                 check_value(context, flags, args)?;
                 self.wrote |= flags.has(Flags::WRITE);
-                if flags.has(Flags::WRITE) && context.node.groups.is_on() {
-                    note_write(context, entry.command, args);
+                let writes_in_groups = flags.has(Flags::WRITE) && context.node.groups.is_on();
+                if writes_in_groups {
+                    guard.collect_changes();
                 }
                 let outcome = run_in_slot(context, guard, args, reply, run);
+                if writes_in_groups {
+                    note_writes(context, guard, entry.command, args);
+                }
                 if self.is_copy {
                     context.stats.copy_reads.add(1);
                 } else {

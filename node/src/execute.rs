@@ -576,10 +576,11 @@ fn run_keyed(
     if is_sampled(context.stats.commands_processed.get()) {
         note_use(context, entry.command, args, writes);
     }
-    let mut given = groups::Given::new();
+    let (mut given, mut writes_in_groups) = (groups::Given::new(), false);
     if context.node.groups.is_on() {
         if writes {
-            note_write(context, entry.command, args);
+            writes_in_groups = true;
+            guard.collect_changes();
         } else if matches!(entry.command.name, "get" | "mget") {
             let reading = groups::look(context, &guard, is_copy, args);
             match reading.map_err(|error| Failed::ended(entry, error))? {
@@ -598,6 +599,9 @@ fn run_keyed(
         let run = |call: &mut Keyed<'_, '_>| strings::get_given(call, &given);
         run_in_slot(context, &mut guard, args, reply, run)
     };
+    if writes_in_groups {
+        note_writes(context, &mut guard, entry.command, args);
+    }
     if is_copy {
         context.stats.copy_reads.add(1);
         return Ok(Some(outcome));
@@ -636,12 +640,21 @@ fn note_use(context: &Context<'_>, command: &Command, args: Args<'_>, writes: bo
     }
 }
 
-/// Tells the groups of what a client writes; the slot is locked.
+/// Tells the groups of what a client has changed, which the guard has collected; the slot is locked still.
+///
+/// Whoever deletes a key says that what was known of it doesn't hold, there or not: that counts in any case.
 #[cold]
-pub fn note_write(context: &Context<'_>, command: &Command, args: Args<'_>) {
-    let tenant = context.session.keyspace.id();
-    for key in command.keys.of(command.name, args).into_iter().flatten() {
-        context.node.groups.note_write(tenant, key);
+pub fn note_writes(context: &Context<'_>, guard: &mut SlotGuard<'_>, command: &Command, args: Args<'_>) {
+    let (groups, tenant) = (&context.node.groups, context.session.keyspace.id());
+    let changed = guard.take_changes();
+    if matches!(command.name, "del" | "unlink" | "getdel") {
+        for key in command.keys.of(command.name, args).into_iter().flatten() {
+            groups.note_write(tenant, key);
+        }
+        return;
+    }
+    for key in changed {
+        groups.note_write(tenant, &key);
     }
 }
 

@@ -251,7 +251,7 @@ impl Groups {
         self.by_tenant.read().values().flatten().cloned().collect()
     }
 
-    /// A client writes that key, whose slot is locked: what the origin said before isn't stored any more, and what is
+    /// A client has written that key, whose slot is locked still: what the origin said before isn't stored any more, and what is
     /// remembered of the key doesn't hold.
     pub fn note_write(&self, tenant: TenantId, key: &[u8]) {
         if let Some(group) = self.of(tenant, key) {

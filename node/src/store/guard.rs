@@ -57,6 +57,8 @@ pub struct SlotGuard<'a> {
     is_read_as_copy: bool,
     /// The client for whom it is locked, by number.
     client: Option<u64>,
+    /// Keys that the client has changed, as long as somebody wants to know.
+    changed: Option<Vec<Box<[u8]>>>,
     /// Changed keys of which those are still to be told who listen to all of them.
     broadcast: Vec<Box<[u8]>>,
 }
@@ -98,6 +100,7 @@ impl<'a> SlotGuard<'a> {
             touches: true,
             is_read_as_copy: false,
             client: None,
+            changed: None,
             broadcast: Vec::new(),
         }
     }
@@ -748,8 +751,23 @@ impl<'a> SlotGuard<'a> {
         }
     }
 
+    /// Collects the keys that the client changes from now on, but not those whose time is over.
+    pub fn collect_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The keys that it has changed since, some perhaps more than once.
+    pub fn take_changes(&mut self) -> Vec<Box<[u8]>> {
+        self.changed.take().unwrap_or_default()
+    }
+
     #[inline]
     fn note_change(&mut self, key: &[u8]) {
+        if let Some(changed) = &mut self.changed
+            && self.client.is_some()
+        {
+            changed.push(key.into());
+        }
         let space = self.space();
         if space.watches.any(self.slot) {
             space.watches.changed(self.slot, key);

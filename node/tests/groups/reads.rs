@@ -300,6 +300,48 @@ fn what_a_client_writes_wins_over_a_load() {
 }
 
 #[test]
+fn what_changes_nothing_takes_nothing_from_a_load() {
+    let world = World::start(|_| {});
+    let (mut reader, mut writer) = (world.connect(), world.connect());
+    let group = world.group();
+    world.origin.set(Mode::Wait);
+    reader.command("GET user:1");
+    wait_for("a load", || group.sizes().0 == 1);
+    for (command, reply) in [
+        ("EXPIRE user:1 60", ":0\r\n"),
+        ("PERSIST user:1", ":0\r\n"),
+        ("SET user:1 mine XX", "$-1\r\n"),
+        ("HDEL user:1 field", ":0\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("EXPIRE user:1 60", "+QUEUED\r\n"),
+        ("EXEC", "*1\r\n:0\r\n"),
+    ] {
+        writer.check(command, reply);
+    }
+    assert_eq!(group.sizes().0, 1, "it is under way still");
+    world.origin.let_go();
+    reader.expect(bulk("value-of-/u/1-1"));
+    // It was kept; and one that is there isn't set.
+    writer.check("SET user:1 mine NX", "$-1\r\n");
+    reader.check("GET user:1", bulk("value-of-/u/1-1"));
+    assert_eq!(world.origin.asked_in_all(), 1);
+    // What changes something in a transaction does.
+    world.origin.set(Mode::Wait);
+    reader.command("GET user:2");
+    wait_for("a load", || group.sizes().0 == 1);
+    for (command, reply) in [
+        ("MULTI", "+OK\r\n"),
+        ("SET user:2 mine NX", "+QUEUED\r\n"),
+        ("EXEC", "*1\r\n+OK\r\n"),
+    ] {
+        writer.check(command, reply);
+    }
+    world.origin.let_go();
+    reader.reply();
+    reader.check("GET user:2", bulk("mine"));
+}
+
+#[test]
 fn a_hit_needs_no_origin() {
     let world = World::start(|_| {});
     let mut client = world.connect();
