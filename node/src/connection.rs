@@ -223,8 +223,13 @@ impl Pipeline {
                     if let Some(begun) = begun {
                         let (node, keyspace) = (&self.node, &self.session.keyspace);
                         let has_begun = (begun, commands > 0);
-                        self.waits_for =
-                            waits_for_others(node, keyspace, has_begun, &mut self.is_throttled, now_ms);
+                        // What has waited for a load was counted when it began to.
+                        let is_counted = !self.session.awaited.is_empty();
+                        self.waits_for = if is_counted {
+                            None
+                        } else {
+                            waits_for_others(node, keyspace, has_begun, &mut self.is_throttled, now_ms)
+                        };
                         if self.waits_for.is_some() {
                             break;
                         }

@@ -1,4 +1,4 @@
-use annulus_proto::tenants::{PasswordDigest, Quota, Tenant, TenantId, TtlBounds, User};
+use annulus_proto::tenants::{OverRate, PasswordDigest, Quota, Tenant, TenantId, TtlBounds, User};
 use sha2::{Digest, Sha256};
 
 use crate::origin::{Mode, Origin};
@@ -87,6 +87,29 @@ fn quotas_hold_for_what_is_loaded() {
     let space = world.server.node.store.find_space(TenantId(1)).unwrap();
     assert!(world.server.node.store.own_bytes_of(&space) <= 64 << 10);
     assert!((3..=6).contains(&space.keys()), "{}", space.keys());
+}
+
+#[test]
+fn a_command_that_waits_for_a_load_is_counted_once() {
+    for over_rate in [OverRate::Delay, OverRate::Reject] {
+        let world = World::without_groups(Origin::start());
+        let mut group = described(&world.origin);
+        group.tenant = TenantId(1);
+        let quota = Quota {
+            ops_per_second: Some(1),
+            over_rate,
+            ..Quota::default()
+        };
+        world.follow(1, vec![tenant(1, "one", quota, "+@all")], vec![group]);
+        let mut client = log_in(&world, "one");
+        // Sixteen at once are what such a rate allows.
+        for number in 0..15 {
+            let loaded = bulk(&format!("value-of-/u/{number}-1"));
+            client.check(&format!("GET user:{number}"), loaded);
+        }
+        let space = world.server.node.store.find_space(TenantId(1)).unwrap();
+        assert_eq!(space.counters.throttled.get(), 0, "{over_rate:?}");
+    }
 }
 
 #[test]
