@@ -5,6 +5,7 @@
 //! than one part in [`COUNTERS`] of the uses, nothing is missed. Counting begins anew every [`WINDOW_MS`]; what is told is of
 //! the last whole window.
 
+use annulus_ring::Slot;
 use parking_lot::Mutex;
 
 /// One use in so many is looked at, each with the same chance.
@@ -71,6 +72,14 @@ impl HotKeys {
         if key.len() <= KEY_BYTES_MAX {
             self.0.lock().note(key, is_write, now_ms);
         }
+    }
+
+    /// The slot is served elsewhere from now on: what was counted of its keys is over.
+    pub fn leave(&self, slot: Slot) {
+        let mut windows = self.0.lock();
+        let stays = |key: &[u8]| Slot::for_key(key) != slot;
+        windows.counters.retain(|counter| stays(&counter.key));
+        windows.last.retain(|hot| stays(&hot.key));
     }
 
     /// The keys that were used most in the last whole window, the hottest first.
@@ -186,6 +195,33 @@ mod tests {
         assert!(found[2..].iter().all(|other| other.permille < 50), "{found:?}");
         assert_eq!(hot.hottest(6999).len(), found.len());
         assert_eq!(hot.hottest(8000), [], "nothing was used since");
+    }
+
+    #[test]
+    fn what_was_counted_of_a_slot_goes_with_it() {
+        let (hot, keys) = (HotKeys::default(), [&b"gone"[..], b"here"]);
+        let use_all = |now_ms| {
+            for key in keys.into_iter().cycle().take(40) {
+                hot.note(key, false, now_ms);
+            }
+        };
+        let found = |now_ms| {
+            let hottest = hot.hottest(now_ms).into_iter();
+            hottest.map(|hot| hot.key).collect::<Vec<_>>()
+        };
+        use_all(5000);
+        assert_eq!(found(6000).len(), 2);
+        use_all(6000);
+        hot.leave(Slot::for_key(b"gone"));
+        assert_eq!(found(6999), [Box::from(&b"here"[..])], "of the last window");
+        assert_eq!(
+            found(7000),
+            [Box::from(&b"here"[..])],
+            "of the one that was begun"
+        );
+        // Who reads a copy of it from now on uses it here.
+        use_all(7000);
+        assert_eq!(found(8000).len(), 2);
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Space {
     pub(super) fn leave(&self, slot: Slot) {
         self.pubsub.shards.leave(slot);
         self.tracking.leave(slot);
+        self.hot_keys.leave(slot);
     }
 }
 
