@@ -57,10 +57,17 @@ pub struct SlotGuard<'a> {
     is_read_as_copy: bool,
     /// The client for whom it is locked, by number.
     client: Option<u64>,
-    /// Keys that the client has changed, as long as somebody wants to know.
-    changed: Option<Vec<Box<[u8]>>>,
-    /// Changed keys of which those are still to be told who listen to all of them.
+    /// Changed keys, where somebody wants to know.
+    changes: Option<Box<Changes>>,
+}
+
+/// Changed keys. Most guards have none.
+#[derive(Default)]
+struct Changes {
+    /// Of these those are still to be told who listen to all of them.
     broadcast: Vec<Box<[u8]>>,
+    /// These the client has changed, since somebody asked for them.
+    by_client: Option<Vec<Box<[u8]>>>,
 }
 
 /// So many changed keys are told of at once.
@@ -100,8 +107,7 @@ impl<'a> SlotGuard<'a> {
             touches: true,
             is_read_as_copy: false,
             client: None,
-            changed: None,
-            broadcast: Vec::new(),
+            changes: None,
         }
     }
 
@@ -753,17 +759,21 @@ impl<'a> SlotGuard<'a> {
 
     /// Collects the keys that the client changes from now on, but not those whose time is over.
     pub fn collect_changes(&mut self) {
-        self.changed = Some(Vec::new());
+        self.changes.get_or_insert_default().by_client = Some(Vec::new());
     }
 
     /// The keys that it has changed since, some perhaps more than once.
     pub fn take_changes(&mut self) -> Vec<Box<[u8]>> {
-        self.changed.take().unwrap_or_default()
+        let changes = self.changes.as_mut();
+        changes
+            .and_then(|changes| changes.by_client.take())
+            .unwrap_or_default()
     }
 
     #[inline]
     fn note_change(&mut self, key: &[u8]) {
-        if let Some(changed) = &mut self.changed
+        if let Some(changes) = &mut self.changes
+            && let Some(changed) = &mut changes.by_client
             && self.client.is_some()
         {
             changed.push(key.into());
@@ -784,8 +794,9 @@ impl<'a> SlotGuard<'a> {
         let tracking = &self.space().tracking;
         tracking.changed(self.slot, key, self.client);
         if tracking.prefixes() > 0 {
-            self.broadcast.push(key.into());
-            if self.broadcast.len() >= BROADCAST_KEYS_MAX {
+            let changes = self.changes.get_or_insert_default();
+            changes.broadcast.push(key.into());
+            if changes.broadcast.len() >= BROADCAST_KEYS_MAX {
                 self.tell_all();
             }
         }
@@ -804,8 +815,10 @@ impl<'a> SlotGuard<'a> {
 
     #[cold]
     fn tell_all(&mut self) {
-        if !self.broadcast.is_empty() {
-            let keys = std::mem::take(&mut self.broadcast);
+        if let Some(changes) = &mut self.changes
+            && !changes.broadcast.is_empty()
+        {
+            let keys = std::mem::take(&mut changes.broadcast);
             self.space().tracking.broadcast(&keys, self.client);
         }
     }
@@ -910,7 +923,7 @@ impl SlotGuard<'_> {
 impl Drop for SlotGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.broadcast.is_empty() {
+        if self.changes.is_some() {
             self.tell_all();
         }
         if self.keyspace.tenant().is_some() {
