@@ -87,12 +87,7 @@ pub async fn serve<S: ClientStream>(
         let caller = Arc::clone(&caller);
         async move { Ok::<_, Infallible>(answer(&mut *caller.lock().await, request).await) }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), service);
+    let connection = protocol(HEAD_TIMEOUT).serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let mut drains = false;
     let ended = poll_fn(|context| {
@@ -112,6 +107,17 @@ pub async fn serve<S: ClientStream>(
         debug!(%error, "an HTTP client's connection ended early");
     }
     drop(place);
+}
+
+/// HTTP with what is asked of clients; the head of a request may take so long.
+fn protocol(head_timeout: Duration) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
+    protocol
 }
 
 /// Tells a client that there is no place for it.
@@ -216,3 +222,5 @@ fn document() -> Answer {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timeouts;

@@ -20,12 +20,24 @@ pub(super) struct Socket<S> {
     stream: S,
     client: Arc<Client>,
     stats: Arc<ThreadStats>,
+    patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Socket<S> {
     pub(super) fn new(stream: S, client: Arc<Client>, stats: Arc<ThreadStats>) -> Self {
+        Self::with_patience(stream, client, stats, WRITE_PATIENCE)
+    }
+
+    /// One whose client may take nothing for so long.
+    pub(super) fn with_patience(
+        stream: S,
+        client: Arc<Client>,
+        stats: Arc<ThreadStats>,
+        patience: Duration,
+    ) -> Self {
         Self {
+            patience,
             stream,
             client,
             stats,
@@ -48,9 +60,8 @@ impl<S> Socket<S> {
                 Poll::Ready(Ok(done))
             }
             Poll::Pending => {
-                let timer = self
-                    .stalled
-                    .get_or_insert_with(|| Box::pin(sleep(WRITE_PATIENCE)));
+                let patience = self.patience;
+                let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
                 match timer.as_mut().poll(context) {
                     Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Poll::Pending => Poll::Pending,

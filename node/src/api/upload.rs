@@ -19,13 +19,20 @@ const UNWANTED_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Upload {
     body: Incoming,
     begun: Instant,
+    patience: Duration,
     received: usize,
     is_over: bool,
 }
 
 impl Upload {
     pub(super) fn new(body: Incoming) -> Self {
+        Self::with_patience(body, PATIENCE)
+    }
+
+    /// One that may take so long, and more the more of it comes.
+    pub(super) fn with_patience(body: Incoming, patience: Duration) -> Self {
         Self {
+            patience,
             is_over: body.is_end_stream(),
             body,
             begun: Instant::now(),
@@ -46,7 +53,7 @@ impl Upload {
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         while !self.is_over {
-            let patience = PATIENCE + Duration::from_secs((self.received / BYTES_PER_SECOND) as u64);
+            let patience = self.patience + Duration::from_secs((self.received / BYTES_PER_SECOND) as u64);
             match timeout_at(self.begun + patience, self.body.frame()).await {
                 Ok(None) => self.is_over = true,
                 Ok(Some(Ok(frame))) => {

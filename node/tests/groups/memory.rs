@@ -42,21 +42,22 @@ fn what_there_is_no_memory_for_is_an_error_that_says_so() {
     let group = world.group();
     let refused = || group.counters().loads_failed.get();
     wait_for("one has no room", || refused() > 0);
-    assert!(node.store.connection_bytes() <= node.store.connection_bytes_max());
+    wait_for("what it held is given back", || {
+        node.store.connection_bytes() <= node.store.connection_bytes_max()
+    });
     // It is no fault of the origin's.
     assert_eq!(group.breaker(), 0);
-    let number = (0..3).find(|number| {
-        let mut client = world.connect();
-        client.command(&format!("GET user:{number}"));
-        client
-            .stream
-            .set_read_timeout(Some(std::time::Duration::from_millis(300)))
-            .unwrap();
-        let mut first = [0];
-        std::io::Read::read(&mut client.stream, &mut first).is_ok()
+    let mut told = None;
+    wait_for("whoever asked for it is told", || {
+        told = clients.iter().position(|client| {
+            client.stream.set_nonblocking(true).unwrap();
+            let has_come = client.stream.peek(&mut [0]).is_ok();
+            client.stream.set_nonblocking(false).unwrap();
+            has_come
+        });
+        told.is_some()
     });
-    let number = number.expect("what failed is remembered, and told at once");
-    let reply = world.connect().ask(&format!("GET user:{number}"));
+    let reply = String::from_utf8(clients[told.unwrap()].reply()).unwrap();
     assert!(
         reply.starts_with("-ORIGIN group shop/users: ") && reply.contains("memory"),
         "{reply}"

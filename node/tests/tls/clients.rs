@@ -11,6 +11,7 @@ use annulus_node::tls::{ClientAuth, ClientTls, HANDSHAKE_TIMEOUT};
 use annulus_ring::{Address, Slot};
 
 use crate::authority::{Authority, Mounted, Pem, client_config, connect};
+use crate::support::http::HttpClient;
 use crate::support::{Options, TestServer};
 
 fn mounted(authority: &Authority, clients: &Authority) -> Mounted {
@@ -85,6 +86,35 @@ fn who_speaks_without_tls_is_closed_and_the_other_way_round() {
         std::thread::yield_now();
     }
     assert_eq!(server.node.stats.totals().tls_handshakes_failed, 1);
+}
+
+#[test]
+fn http_with_tls_is_served_like_http_without() {
+    let authority = Authority::new("servers");
+    let server = TestServer::start(&options(&mounted(&authority, &authority), ClientAuth::None));
+    let config = client_config(&authority, None);
+    let addr = server.api_tls_addr.unwrap();
+    let mut secure = HttpClient::over(connect(addr, &config).unwrap().stream);
+    let mut plain = HttpClient::connect(server.api_addr);
+    assert_eq!(secure.put("/v1/keys/key", &[], b"with-tls").status, 204);
+    assert_eq!(plain.ask("GET", "/v1/keys/key", &[]).body, b"with-tls");
+    let large = vec![b'x'; 8 << 20];
+    assert_eq!(secure.put("/v1/keys/large", &[], &large).status, 204);
+    assert!(secure.ask("GET", "/v1/keys/large", &[]).body == large);
+    assert_eq!(secure.ask("GET", "/v1/keys/none", &[]).problem(), "no-such-key");
+    // Who speaks the other of the two on a port gets no answer there.
+    let mut stranger = TcpStream::connect(addr).unwrap();
+    std::io::Write::write_all(&mut stranger, b"GET /v1/keys/key HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stranger.read_to_end(&mut answer).unwrap_or_default();
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    assert!(connect(server.api_addr, &config).is_err());
+    let other = client_config(&Authority::new("servers"), None);
+    assert!(connect(addr, &other).is_err());
+    while server.node.stats.totals().tls_handshakes_failed < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(secure.ask("DELETE", "/v1/keys/key", &[]).status, 204);
 }
 
 #[test]
