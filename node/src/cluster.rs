@@ -31,7 +31,7 @@ pub use handoff::{FrozenSlot, PullTicket, ReceiveError, Wanted};
 use published::{AccessTable, Published};
 
 use crate::journal::LEASE_MS;
-use crate::routing::{ClusterView, Routing};
+use crate::routing::{ClusterView, Routing, Tenure};
 use crate::store::{Store, TenantKey};
 
 /// Which life of which node of which cluster this process is.
@@ -230,6 +230,7 @@ impl ClusterState {
             let mut guard = self.store.lock_slot(slot);
             if is_stale {
                 guard.clear();
+                self.access.end_tenure(slot);
             }
             guard.set_copy(is_copy);
             if is_stale || !is_served {
@@ -394,6 +395,14 @@ impl Routing for ClusterState {
         self.access
             .is_copied(slot)
             .then(|| self.published.read().covered_ms(slot))
+    }
+
+    fn tenure(&self, slot: Slot) -> Tenure {
+        self.access.tenure(slot)
+    }
+
+    fn gains(&self) -> u64 {
+        self.access.gains()
     }
 
     fn view(&self) -> Arc<ClusterView> {

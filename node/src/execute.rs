@@ -646,15 +646,16 @@ fn note_use(context: &Context<'_>, command: &Command, args: Args<'_>, writes: bo
 #[cold]
 pub fn note_writes(context: &Context<'_>, guard: &mut SlotGuard<'_>, command: &Command, args: Args<'_>) {
     let (groups, tenant) = (&context.node.groups, context.session.keyspace.id());
+    let tenure = |slot| context.node.routing.tenure(slot);
     let changed = guard.take_changes();
     if matches!(command.name, "del" | "unlink" | "getdel") {
         for key in command.keys.of(command.name, args).into_iter().flatten() {
-            groups.note_write(tenant, key);
+            groups.note_write(tenant, key, tenure);
         }
         return;
     }
     for key in changed {
-        groups.note_write(tenant, &key);
+        groups.note_write(tenant, &key, tenure);
     }
 }
 

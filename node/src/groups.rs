@@ -39,6 +39,7 @@ use hyper::Uri;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::routing::Tenure;
 use crate::store::limits::Limits;
 use crate::store::{Keyspace, Store};
 use age::{Age, Life};
@@ -92,6 +93,15 @@ struct Keys {
     breaker: Breaker,
     /// Loads of groups that have this number teach something.
     lessons: u64,
+}
+
+/// A key of a slot that this node serves.
+#[derive(Clone, Copy)]
+struct HeldKey<'a> {
+    slot: Slot,
+    /// Which time it does.
+    tenure: Tenure,
+    key: &'a [u8],
 }
 
 /// A load to be done. However it ends, those who wait for it are told.
@@ -162,12 +172,10 @@ impl Groups {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// The ring is another one: what was learned of keys may be from a time when somebody else was told of their changes. With
-    /// `gained`, slots have come here, of whose keys the filters may not know.
-    pub fn note_ring_change(&self, gained: bool) {
+    /// Slots have come here, of whose keys the filters may not know.
+    pub fn note_gains(&self) {
         for group in self.all() {
-            group.state.supersede_all();
-            if gained && group.described.filter.is_some() {
+            if group.described.filter.is_some() {
                 group.state.filter.clear();
                 group.state.filter_due_ms.store(0, Ordering::Relaxed);
             }
@@ -253,9 +261,9 @@ impl Groups {
 
     /// A client has written that key, whose slot is locked still: what the origin said before isn't stored any more, and what is
     /// remembered of the key doesn't hold.
-    pub fn note_write(&self, tenant: TenantId, key: &[u8]) {
+    pub fn note_write(&self, tenant: TenantId, key: &[u8], tenure: impl FnOnce(Slot) -> Tenure) {
         if let Some(group) = self.of(tenant, key) {
-            group.state.note_write(key);
+            group.state.note_write(tenure(Slot::for_key(key)), key);
         }
     }
 
@@ -366,14 +374,14 @@ impl Group {
     /// load that is to be waited for comes with it.
     fn decide(
         self: &Arc<Self>,
-        (slot, key): (Slot, &[u8]),
+        HeldKey { slot, tenure, key }: HeldKey<'_>,
         age: Option<Age>,
         groups: &Groups,
         (clock_ms, slots): (u64, u32),
     ) -> (Verdict, Option<Arc<Load>>) {
         let mut keys = self.state.keys.lock();
         let keys = &mut *keys;
-        let loading = keys.loading.get(key);
+        let loading = keys.loading.get(key).filter(|load| load.tenure() == tenure);
         let verdict = verdict(Known {
             age,
             is_filtered: age.is_none()
@@ -382,7 +390,7 @@ impl Group {
                 && self.state.filter.excludes(key),
             is_loading: loading.is_some(),
             may_load: keys.breaker.allows(self.rules(), clock_ms),
-            remembered: keys.remembered.of(key, clock_ms),
+            remembered: keys.remembered.of((tenure, key), clock_ms),
         });
         let counters = &self.state.counters;
         match (&verdict, loading) {
@@ -401,7 +409,7 @@ impl Group {
         if verdict == Verdict::Load {
             counters.began.add(1);
         }
-        let load = Load::new();
+        let load = Load::new(tenure);
         // A key that has no URL tells nothing of the origin.
         let is_probe = keys.breaker.wants_probe() && self.url(key).is_ok();
         if is_probe {
@@ -445,8 +453,8 @@ impl Group {
         {
             keys.loading.remove(key);
             match lesson.filter(|_| keys.lessons == self.lessons) {
-                Some((why, until_ms)) => keys.remembered.note(key, why, until_ms),
-                None => keys.remembered.forget(key),
+                Some((why, until_ms)) => keys.remembered.note((load.tenure(), key), why, until_ms),
+                None => keys.remembered.forget((load.tenure(), key)),
             }
         }
     }
@@ -477,9 +485,9 @@ impl State {
         }
     }
 
-    fn note_write(&self, key: &[u8]) {
+    fn note_write(&self, tenure: Tenure, key: &[u8]) {
         let mut keys = self.keys.lock();
-        keys.remembered.note(key, Why::Written, u64::MAX);
+        keys.remembered.note((tenure, key), Why::Written, u64::MAX);
         if let Some(load) = keys.loading.remove(key) {
             load.supersede();
         }

@@ -30,9 +30,24 @@ pub trait Routing: Send + Sync + 'static {
         None
     }
 
+    /// Which time it is that this node serves the slot: what was learned of its keys holds for one of them, since writes go to
+    /// somebody else in between.
+    fn tenure(&self, _slot: Slot) -> Tenure {
+        Tenure::default()
+    }
+
+    /// Changes whenever a slot has come to be served here.
+    fn gains(&self) -> u64 {
+        0
+    }
+
     /// The ring as clients see it, for the `CLUSTER` commands.
     fn view(&self) -> Arc<ClusterView>;
 }
+
+/// A time in which a slot is served by this process, from when it comes until it goes; counted by slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Tenure(pub u32);
 
 /// The ring as clients see it.
 #[derive(Debug, Clone)]

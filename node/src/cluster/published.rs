@@ -11,11 +11,14 @@ use annulus_ring::{
     Access, Address, Incarnation, Member, NodeId, RingDocument, SLOT_COUNT, Slot, SlotRange, SlotTable,
 };
 
-use crate::routing::ClusterView;
+use crate::routing::{ClusterView, Tenure};
 
 /// Every slot's access, and whether there is a copy here that may be read.
 pub(super) struct AccessTable {
     codes: Box<[AtomicU8]>,
+    tenures: Box<[AtomicU32]>,
+    /// How often a slot has come to be served here.
+    gains: AtomicU64,
     /// How many slots are served here.
     served: AtomicU32,
 }
@@ -32,6 +35,8 @@ impl AccessTable {
     pub(super) fn new() -> Self {
         Self {
             codes: (0..SLOT_COUNT).map(|_| AtomicU8::new(DOWN)).collect(),
+            tenures: (0..SLOT_COUNT).map(|_| AtomicU32::new(0)).collect(),
+            gains: AtomicU64::new(0),
             served: AtomicU32::new(0),
         }
     }
@@ -44,6 +49,22 @@ impl AccessTable {
             ELSEWHERE | COPIED => Access::Elsewhere,
             _ => Access::Down,
         }
+    }
+
+    /// Which time it is that the slot is served here.
+    pub(super) fn tenure(&self, slot: Slot) -> Tenure {
+        Tenure(self.tenures[slot.index()].load(Ordering::Relaxed))
+    }
+
+    /// How often a slot has come to be served here.
+    pub(super) fn gains(&self) -> u64 {
+        self.gains.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else may have served the slot in between, even if it never looked so from here. The caller holds the slot's lock.
+    pub(super) fn end_tenure(&self, slot: Slot) {
+        self.tenures[slot.index()].fetch_add(1, Ordering::Relaxed);
+        self.gains.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many slots are served here.
@@ -68,7 +89,10 @@ impl AccessTable {
         let before = self.codes[slot.index()].swap(code, Ordering::Relaxed);
         let is_served = |code| code == READ_ONLY || code == READ_WRITE;
         match (is_served(before), is_served(code)) {
-            (false, true) => self.served.fetch_add(1, Ordering::Relaxed),
+            (false, true) => {
+                self.end_tenure(slot);
+                self.served.fetch_add(1, Ordering::Relaxed)
+            }
             (true, false) => self.served.fetch_sub(1, Ordering::Relaxed),
             (true, true) | (false, false) => 0,
         };

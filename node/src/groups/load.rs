@@ -12,6 +12,8 @@ use futures::future::Shared;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::routing::Tenure;
+
 /// What a load brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loaded {
@@ -27,18 +29,25 @@ pub enum Loaded {
 pub struct Load {
     /// The key was written since: what is loaded may be older, and isn't kept.
     is_superseded: AtomicBool,
+    /// When the node served the key's slot: what is loaded is for no other time.
+    tenure: Tenure,
     end: Mutex<Option<oneshot::Sender<Loaded>>>,
     outcome: Shared<oneshot::Receiver<Loaded>>,
 }
 
 impl Load {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(tenure: Tenure) -> Arc<Self> {
         let (end, outcome) = oneshot::channel();
         Arc::new(Self {
             is_superseded: AtomicBool::new(false),
+            tenure,
             end: Mutex::new(Some(end)),
             outcome: outcome.shared(),
         })
+    }
+
+    pub(super) fn tenure(&self) -> Tenure {
+        self.tenure
     }
 
     pub(super) fn supersede(&self) {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use annulus_ring::Epoch;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -66,7 +65,7 @@ pub fn start(node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
 
 async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: CancellationToken) {
     let stats = node.stats.register_thread();
-    let mut ring = (node.routing.view().epoch, node.store.slots());
+    let mut gains = node.routing.gains();
     let mut checks = tokio::time::interval(CHECK);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -79,7 +78,7 @@ async fn work(node: Arc<Node>, mut jobs: UnboundedReceiver<Job>, stop: Cancellat
                 lane.spawn(load(Arc::clone(&node), Arc::clone(&stats), job));
             }
             _ = checks.tick() => {
-                note_ring(&node, &mut ring);
+                note_gains(&node, &mut gains);
                 read_lists(&node, &stats);
             }
         }
@@ -220,7 +219,8 @@ fn keep(node: &Node, job: &Job, loaded: &Loaded) -> u64 {
         evicted += store.evict_tenant(&group.keyspace, bytes, now_ms);
     }
     let mut guard = store.lock_slot_of(job.slot, &group.keyspace);
-    let is_here = node.routing.access(job.slot) == Access::ReadWrite;
+    let is_here = node.routing.access(job.slot) == Access::ReadWrite
+        && node.routing.tenure(job.slot) == job.load.tenure();
     let may_write = is_here && !job.load.is_superseded() && store.journal.may_write(job.slot);
     let described = &group.described;
     let mut lesson = None;
@@ -267,13 +267,13 @@ fn has_room(node: &Node, group: &Group, bytes: usize) -> bool {
     !store.is_over_budget() && !tenant.is_some_and(|space| store.is_over_limits(space, bytes as u64))
 }
 
-/// Tells the groups when the ring has changed since it was last looked.
-fn note_ring(node: &Node, (epoch, slots): &mut (Epoch, u32)) {
-    let (now, slots_now) = (node.routing.view().epoch, node.store.slots());
-    if now != *epoch {
-        node.groups.note_ring_change(slots_now > *slots);
+/// Tells the groups when slots have come here since it was last looked.
+fn note_gains(node: &Node, gains: &mut u64) {
+    let now = node.routing.gains();
+    if now != *gains {
+        node.groups.note_gains();
     }
-    (*epoch, *slots) = (now, slots_now);
+    *gains = now;
 }
 
 /// Begins to read the lists of keys that are due.

@@ -7,7 +7,7 @@ use super::age::Age;
 use super::load::Loaded;
 use super::remembered::Why;
 use super::verdict::Verdict;
-use super::{Group, GroupCounters};
+use super::{Group, GroupCounters, HeldKey};
 use crate::error::CommandError;
 use crate::execute::Context;
 use crate::resp::Args;
@@ -72,8 +72,14 @@ pub fn look(
             continue;
         }
         let store = &context.node.store;
+        let slot = guard.slot();
+        let held = HeldKey {
+            slot,
+            tenure: context.node.routing.tenure(slot),
+            key,
+        };
         let (clock_ms, slots) = (store.journal.clock().now_ms(), store.slots());
-        let (verdict, load) = group.decide((guard.slot(), key), age, groups, (clock_ms, slots));
+        let (verdict, load) = group.decide(held, age, groups, (clock_ms, slots));
         match verdict {
             Verdict::Serve | Verdict::ServeAndLoad => counters.soft.add(1),
             Verdict::ServeStale => counters.stale.add(1),

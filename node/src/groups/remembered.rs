@@ -12,6 +12,8 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 use std::hash::BuildHasher;
 
+use crate::routing::Tenure;
+
 /// What is known of a key beside its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
@@ -42,11 +44,11 @@ impl Remembered {
     }
 
     /// What is remembered of a key at that time, by a clock that is never set back.
-    pub fn of(&mut self, key: &[u8], now_ms: u64) -> Option<&Why> {
+    pub fn of(&mut self, (tenure, key): (Tenure, &[u8]), now_ms: u64) -> Option<&Why> {
         if self.keys.is_empty() {
             return None;
         }
-        let hash = self.seed.hash_one(key);
+        let hash = self.hash(tenure, key);
         if self.keys.peek(&hash)?.1 <= now_ms {
             self.keys.pop(&hash);
             return None;
@@ -60,14 +62,14 @@ impl Remembered {
     }
 
     /// Remembers that until then.
-    pub fn note(&mut self, key: &[u8], why: Why, until_ms: u64) {
-        self.keys.put(self.seed.hash_one(key), (why, until_ms));
+    pub fn note(&mut self, (tenure, key): (Tenure, &[u8]), why: Why, until_ms: u64) {
+        self.keys.put(self.hash(tenure, key), (why, until_ms));
     }
 
     /// A key may have a value again.
-    pub fn forget(&mut self, key: &[u8]) {
+    pub fn forget(&mut self, (tenure, key): (Tenure, &[u8])) {
         if !self.keys.is_empty() {
-            self.keys.pop(&self.seed.hash_one(key));
+            self.keys.pop(&self.hash(tenure, key));
         }
     }
 
@@ -78,6 +80,11 @@ impl Remembered {
         for hash in gone {
             self.keys.pop(&hash);
         }
+    }
+
+    /// What was noted in a former tenure of the key's slot isn't found any more, and makes room in time.
+    fn hash(&self, tenure: Tenure, key: &[u8]) -> u64 {
+        self.seed.hash_one((tenure, key))
     }
 
     /// All may have.
@@ -95,22 +102,29 @@ impl Remembered {
 mod tests {
     use super::*;
 
+    const NOW: Tenure = Tenure(7);
+
     #[test]
     fn it_remembers_for_a_while_and_so_many() {
         let mut remembered = Remembered::new(NonZeroUsize::new(2).unwrap());
-        remembered.note(b"a", Why::Absent, 100);
-        remembered.note(b"b", Why::Failed("no".into()), 50);
-        assert_eq!(remembered.of(b"a", 99), Some(&Why::Absent));
-        assert_eq!(remembered.of(b"b", 49), Some(&Why::Failed("no".into())));
-        assert_eq!(remembered.of(b"b", 50), None);
+        remembered.note((NOW, b"a"), Why::Absent, 100);
+        remembered.note((NOW, b"b"), Why::Failed("no".into()), 50);
+        assert_eq!(remembered.of((NOW, b"a"), 99), Some(&Why::Absent));
+        assert_eq!(remembered.of((NOW, b"b"), 49), Some(&Why::Failed("no".into())));
+        assert_eq!(remembered.of((NOW, b"b"), 50), None);
         assert_eq!(remembered.len(), 1);
-        remembered.note(b"c", Why::Absent, 100);
-        assert_eq!(remembered.of(b"a", 60), Some(&Why::Absent));
-        remembered.note(b"d", Why::Absent, 100);
-        assert_eq!(remembered.of(b"c", 60), None, "the one looked at the longest ago");
-        remembered.forget(b"a");
-        assert_eq!(remembered.of(b"a", 60), None);
-        assert_eq!(remembered.of(b"d", 60), Some(&Why::Absent));
+        remembered.note((NOW, b"c"), Why::Absent, 100);
+        assert_eq!(remembered.of((NOW, b"a"), 60), Some(&Why::Absent));
+        remembered.note((NOW, b"d"), Why::Absent, 100);
+        assert_eq!(
+            remembered.of((NOW, b"c"), 60),
+            None,
+            "the one looked at the longest ago"
+        );
+        remembered.forget((NOW, b"a"));
+        assert_eq!(remembered.of((NOW, b"a"), 60), None);
+        assert_eq!(remembered.of((NOW, b"d"), 60), Some(&Why::Absent));
+        assert_eq!(remembered.of((Tenure(8), b"d"), 60), None, "somebody else had it");
         remembered.forget_all();
         assert_eq!(remembered.len(), 0);
     }

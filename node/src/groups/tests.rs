@@ -43,8 +43,17 @@ fn store() -> Store {
 }
 
 fn read(groups: &Groups, key: &[u8], now_ms: u64) -> (Verdict, Option<Arc<Load>>) {
+    read_in(Tenure(0), groups, key, now_ms)
+}
+
+fn read_in(tenure: Tenure, groups: &Groups, key: &[u8], now_ms: u64) -> (Verdict, Option<Arc<Load>>) {
     let group = groups.of(TenantId::CLUSTER, key).unwrap();
-    group.decide((Slot::for_key(key), key), None, groups, (now_ms, 16384))
+    let slot = Slot::for_key(key);
+    group.decide(HeldKey { slot, tenure, key }, None, groups, (now_ms, 16384))
+}
+
+fn write(groups: &Groups, key: &[u8]) {
+    groups.note_write(TenantId::CLUSTER, key, |_| Tenure(0));
 }
 
 #[test]
@@ -96,7 +105,7 @@ fn a_write_makes_the_next_read_load_anew() {
     groups.follow(1, vec![described("user:")], &store);
     let group = Arc::clone(&groups.all()[0]);
     let (_, first) = read(&groups, b"user:1", 0);
-    groups.note_write(TenantId::CLUSTER, b"user:1");
+    write(&groups, b"user:1");
     assert!(first.as_ref().unwrap().is_superseded());
     let (_, second) = read(&groups, b"user:1", 0);
     assert!(!second.as_ref().unwrap().is_superseded());
@@ -106,10 +115,32 @@ fn a_write_makes_the_next_read_load_anew() {
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Load);
     group.settle(b"user:1", &second.unwrap(), absent);
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Absent);
-    groups.note_write(TenantId::CLUSTER, b"user:1");
+    write(&groups, b"user:1");
     assert_eq!(read(&groups, b"user:1", 0).0, Verdict::Load);
     groups.note_flush(TenantId::CLUSTER);
     assert_eq!(group.sizes(), (0, 0));
+}
+
+#[test]
+fn nothing_is_learned_for_the_time_after_somebody_else_had_the_slot() {
+    let (groups, store) = (Groups::default(), store());
+    groups.follow(1, vec![described("user:")], &store);
+    let group = Arc::clone(&groups.all()[0]);
+    let (_, former) = read(&groups, b"user:1", 0);
+    let (_, other) = read(&groups, b"user:2", 0);
+    group.settle(b"user:2", &other.unwrap(), Some((Why::Absent, 1000)));
+    assert_eq!(read(&groups, b"user:2", 0).0, Verdict::Absent);
+    // The slots went and came back.
+    assert_eq!(read_in(Tenure(1), &groups, b"user:2", 0).0, Verdict::Load);
+    let (verdict, next) = read_in(Tenure(1), &groups, b"user:1", 0);
+    assert_eq!(verdict, Verdict::Load);
+    assert!(
+        !Arc::ptr_eq(former.as_ref().unwrap(), next.as_ref().unwrap()),
+        "what it brings may be older than a write"
+    );
+    group.settle(b"user:1", &former.unwrap(), Some((Why::Absent, 1000)));
+    let (_, joined) = read_in(Tenure(1), &groups, b"user:1", 0);
+    assert!(Arc::ptr_eq(&next.unwrap(), &joined.unwrap()));
 }
 
 #[test]
@@ -163,7 +194,7 @@ fn what_was_learned_by_other_headers_is_forgotten() {
         let (_, load) = read(&groups, key, 0);
         before.settle(key, &load.unwrap(), lesson);
     }
-    groups.note_write(TenantId::CLUSTER, b"user:written");
+    write(&groups, b"user:written");
     let (_, running) = read(&groups, b"user:1", 0);
     before.state.keys.lock().breaker = Breaker::Open { until_ms: 1000 };
     let mut changed = described("user:");
@@ -175,7 +206,13 @@ fn what_was_learned_by_other_headers_is_forgotten() {
     }
     let group = Arc::clone(&groups.all()[0]);
     // What a client said isn't the origin's.
-    let written = group.state.keys.lock().remembered.of(b"user:written", 0).cloned();
+    let written = group
+        .state
+        .keys
+        .lock()
+        .remembered
+        .of((Tenure(0), b"user:written"), 0)
+        .cloned();
     assert_eq!(written, Some(Why::Written));
     // Requests by the former headers still fail.
     for _ in 0..10 {

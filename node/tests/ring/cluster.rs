@@ -194,6 +194,11 @@ impl Cluster {
         Client::connect(self.map.address(key).unwrap())
     }
 
+    /// The version of the ring.
+    pub fn epoch(&self) -> Epoch {
+        self.document.as_ref().unwrap().epoch
+    }
+
     /// Which node owns the key.
     pub fn owner(&self, key: &str) -> usize {
         let document = self.document.as_ref().unwrap();

@@ -96,6 +96,29 @@ async fn when_the_owner_dies_the_next_one_loads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_load_outlives_a_change_of_the_ring_that_leaves_its_slot_where_it_is() {
+    let (origin, mut cluster) = (Origin::start(), Cluster::start(3, 2, 1).await);
+    follow(cluster.nodes.values(), &origin).await;
+    let owner = cluster.owner("user:1");
+    origin.set(Mode::Wait);
+    let mut waiting = cluster.client("user:1");
+    waiting.command("GET user:1");
+    wait_for("the load", || (origin.asked("/u/1") == 1).then_some(()));
+    let other = (0..3).find(|number| *number != owner).unwrap();
+    let before = cluster.epoch();
+    cluster.kill(other);
+    cluster.settle_without(other).await;
+    assert!(cluster.epoch() > before);
+    assert_eq!(cluster.owner("user:1"), owner);
+    origin.let_go();
+    waiting.expect("$15\r\nvalue-of-/u/1-1\r\n");
+    cluster
+        .client("user:1")
+        .check("GET user:1", "$15\r\nvalue-of-/u/1-1\r\n");
+    assert_eq!(origin.asked("/u/1"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_copy_that_has_nothing_fresh_sends_to_the_owner() {
     let (origin, cluster) = (Origin::start(), Cluster::start(3, 2, 1).await);
     follow(cluster.nodes.values(), &origin).await;
