@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annulus_operator::tenants::ledger::Ledger;
 use annulus_proto::tenants::{TenantId, TenantsDocument};
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 use support::node::FakeNode;
 use support::world::{CLUSTER, World, group_path};
+use tokio::time::timeout;
 
 const DOCUMENT: &str = "/api/v1/namespaces/shop/secrets/demo-tenants";
 const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/demo-groups";
@@ -58,11 +59,14 @@ fn assert_condition(world: &World, (namespace, name): (&str, &str), type_: &str,
 
 /// Passes until the group is ready: a node that was too slow for one is told by the next.
 async fn is_ready(world: &mut World, (namespace, name): (&str, &str)) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while world.group_condition(namespace, name, "Ready").0 != "True" && Instant::now() < deadline {
-        world.woken().await;
-        world.pass().await.unwrap();
-    }
+    let ready = timeout(Duration::from_secs(30), async {
+        while world.group_condition(namespace, name, "Ready").0 != "True" {
+            world.woken().await;
+            world.pass().await.unwrap();
+        }
+    });
+    // What it says instead is told below.
+    ready.await.unwrap_or_default();
     assert_condition(world, (namespace, name), "Ready", "True", "AsSpecified");
 }
 
