@@ -27,6 +27,10 @@ const MOVES_MAX: usize = 4;
 /// The owners of slots are asked for at most this often.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two attempts to send a command.
+const RETRY_MIN_MS: u64 = 10;
+const RETRY_MAX_MS: u64 = 500;
+
 /// Why something failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,6 +99,14 @@ impl Builder {
         self
     }
 
+    /// How long a command of the cluster connection may take altogether, attempts to reach the nodes included, before it fails: five
+    /// seconds unless said. What became of a write that failed so isn't known.
+    #[must_use]
+    pub fn command_timeout(mut self, command_timeout: Duration) -> Self {
+        self.settings.command_timeout = command_timeout;
+        self
+    }
+
     /// Where the near cache connects to in place of `host:port`, the address that the cluster shows. Other commands go to the
     /// address that is shown.
     #[must_use]
@@ -123,7 +135,11 @@ impl Builder {
         let seeds: Result<Vec<Arc<str>>, Error> = self.seeds.iter().map(|seed| parse_seed(seed)).collect();
         let seeds = seeds?;
         let mut cluster = ClusterClient::builder(seeds.iter().map(|seed| format!("redis://{seed}")))
-            .connection_timeout(self.settings.read_timeout);
+            .connection_timeout(self.settings.read_timeout)
+            // Without these a command waits for a cluster that is away for as long as it takes, and then for minutes more.
+            .response_timeout(self.settings.command_timeout)
+            .min_retry_wait(RETRY_MIN_MS)
+            .max_retry_wait(RETRY_MAX_MS);
         if let Some(user) = &self.settings.user {
             cluster = cluster.username(user);
         }
@@ -208,6 +224,7 @@ impl Client {
                 lease: Duration::from_secs(1),
                 ttl_max: Duration::from_mins(1),
                 read_timeout: Duration::from_secs(1),
+                command_timeout: Duration::from_secs(5),
                 address_map: None,
                 checks: true,
             },

@@ -26,6 +26,7 @@ pub struct Settings {
     pub lease: Duration,
     pub ttl_max: Duration,
     pub read_timeout: Duration,
+    pub command_timeout: Duration,
     pub address_map: Option<AddressMap>,
     pub checks: bool,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use annulus_client::{Bytes, Client};
 use support::checker::Checker;
 use support::world::World;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const LEASE: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -193,6 +193,18 @@ async fn without_checks_the_checker_finds_what_was_lost(world: &World) {
     assert!(seen.worst_hit_age > LEASE);
 }
 
+async fn commands_fail_when_nobody_answers(world: &World) {
+    let client = world.client(LEASE, true).await;
+    client.set("there", "1").await.unwrap();
+    world.cluster.stand_still();
+    let ended = timeout(PATIENCE, async {
+        assert!(client.get("elsewhere").await.is_err());
+        assert!(client.set("there", "2").await.is_err());
+    });
+    assert!(ended.await.is_ok(), "commands that neither succeed nor fail");
+    world.cluster.go_on();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_are_never_older_than_the_lease() {
     let world = World::start().await;
@@ -201,4 +213,5 @@ async fn reads_are_never_older_than_the_lease() {
     a_stalled_connection_vouches_for_nothing(&world).await;
     without_checks_the_checker_finds_what_was_lost(&world).await;
     nothing_is_older_than_the_bound(&world).await;
+    commands_fail_when_nobody_answers(&world).await;
 }

@@ -144,6 +144,20 @@ impl Cluster {
             .collect()
     }
 
+    /// Has all nodes stand still: they are connected to, and answer nothing.
+    pub fn stand_still(&self) {
+        for node in self.nodes() {
+            signal("STOP", node);
+        }
+    }
+
+    /// Ends that.
+    pub fn go_on(&self) {
+        for node in self.nodes() {
+            signal("CONT", node);
+        }
+    }
+
     /// Kills one of the nodes; the local mode starts it again.
     pub fn kill_one(&self, number: usize) {
         let mut nodes = self.nodes();
