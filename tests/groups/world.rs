@@ -76,9 +76,12 @@ impl<'a> World<'a> {
             .await?;
         // The origin's Service leads to its pod a moment after the pod is ready.
         let mut connection = self.cache.connect().await?;
+        let mut tries = 0;
         until("the first load", seconds(30), async || {
+            // A key that couldn't be loaded isn't tried again for a while.
+            tries += 1;
             let mut get = redis::cmd("GET");
-            get.arg(format!("{name}:warm"));
+            get.arg(format!("{name}:warm-{tries}"));
             let _: Value = get.query_async(&mut connection).await?;
             Ok(())
         })
