@@ -9,14 +9,18 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::plot::{Curve, curves};
-use crate::readers::{Places, Until, read};
+use crate::readers::{Places, Reads, Until, read};
 use crate::world::World;
 
 /// The soft TTL, or the only one.
-const TTL_SECONDS: u64 = 60;
+const TTL_SECONDS: u64 = 120;
 const JITTER_PERCENT: u64 = 50;
+/// So long it takes to load all keys.
+const LOAD_SECONDS: u64 = 30;
+/// Behind that, of all keys together: fewer than keep the machine busy, whose hiccups would be what is measured.
+const READS_PER_SECOND: u64 = 20_000;
 /// So long it is looked at, from the first load on.
-const WATCHED: Duration = Duration::from_secs(160);
+const WATCHED: Duration = Duration::from_secs(LOAD_SECONDS + TTL_SECONDS + 40);
 const CONNECTIONS: usize = 24;
 
 struct Kind {
@@ -45,8 +49,8 @@ pub async fn run(test: &Test) -> Result<Section> {
     let mut section = Section::new(
         "Avalanche",
         format!(
-            "{keys} keys are loaded as fast as the readers can, and read over and over by {} connections. The \
-             steady rate is what the origin would be asked if all loads were spread evenly: keys by their mean TTL.\n\n\
+            "{keys} keys are loaded in {LOAD_SECONDS} s, and then read over and over by {} connections, {READS_PER_SECOND} reads a \
+             second. The steady rate is what the origin would be asked if all loads were spread evenly: keys by their mean TTL.\n\n\
              ![Requests to the origin by second](groups-avalanche.svg)",
             3 * CONNECTIONS
         ),
@@ -70,14 +74,18 @@ pub async fn run(test: &Test) -> Result<Section> {
         world.origin.set(&json!({})).await?;
         world.origin.reset().await?;
         let began = Instant::now();
-        read(&places, &world.password, CONNECTIONS, Until::Rounds(1)).await?;
-        let seen = read(
-            &places,
-            &world.password,
-            CONNECTIONS,
-            Until::Moment(began + WATCHED),
-        )
-        .await?;
+        let reads = |until, per_second: u64| {
+            let per_second = Some(u32::try_from(per_second)?);
+            Ok::<_, anyhow::Error>(Reads {
+                connections: CONNECTIONS,
+                until,
+                per_second,
+            })
+        };
+        let first = reads(Until::Rounds(1), keys / LOAD_SECONDS)?;
+        read(&places, &world.password, first).await?;
+        let others = reads(Until::Moment(began + WATCHED), READS_PER_SECOND)?;
+        let seen = read(&places, &world.password, others).await?;
         let figures = world.origin.figures().await?;
         let is_spread = kind.name == "spread";
         let mean_ttl = if is_spread {

@@ -6,7 +6,7 @@ use annulus_tests::{OriginFigures, Section, Test, env_number};
 use anyhow::Result;
 use serde_json::json;
 
-use crate::readers::{Places, Until, read};
+use crate::readers::{Places, Reads, Until, read};
 use crate::world::World;
 
 /// Users that there are.
@@ -91,8 +91,12 @@ async fn storm(world: &World<'_>, group: &str, ids: u64) -> Result<(OriginFigure
     let places = Places::of(&world.cache, keys).await?;
     world.origin.reset().await?;
     let began = tokio::time::Instant::now();
-    let rounds = Until::Rounds(usize::try_from(ROUNDS)?);
-    let seen = read(&places, &world.password, CONNECTIONS, rounds).await?;
+    let reads = Reads {
+        connections: CONNECTIONS,
+        until: Until::Rounds(usize::try_from(ROUNDS)?),
+        per_second: None,
+    };
+    let seen = read(&places, &world.password, reads).await?;
     let wrong = seen.values.load(Ordering::Relaxed) + seen.errors.load(Ordering::Relaxed);
     Ok((world.origin.figures().await?, wrong, began.elapsed().as_secs()))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use annulus_ring::{RingDocument, Slot};
 use annulus_tests::Cache;
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 const PORT: u16 = 6379;
 /// Commands on their way on one connection.
@@ -59,9 +60,27 @@ pub enum Until {
     Moment(Instant),
 }
 
-/// Reads with so many connections to each node.
-pub async fn read(places: &Places, password: &str, connections: usize, until: Until) -> Result<Arc<Seen>> {
+/// How to read.
+#[derive(Clone, Copy)]
+pub struct Reads {
+    /// To each node.
+    pub connections: usize,
+    /// How long.
+    pub until: Until,
+    /// At most so many reads by all connections together; as many as there can be without a limit.
+    pub per_second: Option<u32>,
+}
+
+/// Reads the keys.
+pub async fn read(places: &Places, password: &str, reads: Reads) -> Result<Arc<Seen>> {
+    let Reads {
+        connections, until, ..
+    } = reads;
     let seen = Arc::new(Seen::default());
+    let all = u32::try_from(PIPELINE * connections * places.0.len())?;
+    let pause = reads
+        .per_second
+        .map(|per_second| Duration::from_secs(1) * all / per_second);
     let mut readers = JoinSet::new();
     for (ip, keys) in &places.0 {
         let part = keys.len().div_ceil(connections).max(1);
@@ -72,7 +91,7 @@ pub async fn read(places: &Places, password: &str, connections: usize, until: Un
                 Until::Moment(_) => keys.iter().skip(number).step_by(connections).cloned().collect(),
             };
             let auth = command(&[b"AUTH", password.as_bytes()]);
-            readers.spawn(reader(*ip, auth, keys, until, Arc::clone(&seen)));
+            readers.spawn(reader(*ip, auth, keys, (until, pause), Arc::clone(&seen)));
         }
     }
     while let Some(ended) = readers.join_next().await {
@@ -81,7 +100,14 @@ pub async fn read(places: &Places, password: &str, connections: usize, until: Un
     Ok(seen)
 }
 
-async fn reader(ip: Ipv4Addr, auth: Vec<u8>, keys: Vec<String>, until: Until, seen: Arc<Seen>) -> Result<()> {
+/// Reads over one connection, with a pause from the beginning of a pipeline to that of the next.
+async fn reader(
+    ip: Ipv4Addr,
+    auth: Vec<u8>,
+    keys: Vec<String>,
+    (until, pause): (Until, Option<Duration>),
+    seen: Arc<Seen>,
+) -> Result<()> {
     let mut stream = TcpStream::connect((ip, PORT)).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&auth).await?;
@@ -102,6 +128,9 @@ async fn reader(ip: Ipv4Addr, auth: Vec<u8>, keys: Vec<String>, until: Until, se
             receive(&mut stream, &mut received, keys.len(), &seen).await?;
             let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             seen.slowest_ms.fetch_max(waited_ms, Ordering::Relaxed);
+            if let Some(pause) = pause {
+                sleep_until(began + pause).await;
+            }
         }
         round += 1;
         if matches!(until, Until::Rounds(rounds) if round >= rounds) {
