@@ -1,36 +1,17 @@
 //! Passes over a cluster's groups against an API server and nodes of the test: what nodes are told, what groups are told, and
 //! what is left alone.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 mod support;
 
 use std::time::Duration;
 
-use annulus_operator::tenants::ledger::Ledger;
 use annulus_proto::tenants::{TenantId, TenantsDocument};
-use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
+use support::groups::{ORDERS, USERS, names, pass_until, stored};
 use support::node::FakeNode;
 use support::world::{CLUSTER, World, group_path};
-use tokio::time::timeout;
 
-const DOCUMENT: &str = "/api/v1/namespaces/shop/secrets/demo-tenants";
 const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/demo-groups";
-const USERS: &str = "keyPrefix: 'user:', origin: {http: {urlTemplate: 'http://users.shop.svc/{key}'}}";
-const ORDERS: &str = "keyPrefix: 'order:', origin: {http: {urlTemplate: 'https://example.com:8443/{key}', headersFrom: [{name: Authorization, secretKeyRef: {name: api, key: token}}]}}";
-
-fn stored(world: &World) -> TenantsDocument {
-    let secret: Secret = serde_json::from_value(world.api.get(DOCUMENT).unwrap()).unwrap();
-    Ledger::read(&secret.data.unwrap()).unwrap().unwrap().document
-}
-
-fn names(document: &TenantsDocument) -> Vec<String> {
-    document
-        .groups
-        .iter()
-        .map(annulus_proto::groups::Group::label)
-        .collect()
-}
 
 async fn running(spec: &str) -> (World, Vec<FakeNode>) {
     let mut world = World::new(spec);
@@ -59,14 +40,8 @@ fn assert_condition(world: &World, (namespace, name): (&str, &str), type_: &str,
 
 /// Passes until the group is ready: a node that was too slow for one is told by the next.
 async fn is_ready(world: &mut World, (namespace, name): (&str, &str)) {
-    let ready = timeout(Duration::from_secs(30), async {
-        while world.group_condition(namespace, name, "Ready").0 != "True" {
-            world.woken().await;
-            world.pass().await.unwrap();
-        }
-    });
-    // What it says instead is told below.
-    ready.await.unwrap_or_default();
+    let ready = |world: &World| world.group_condition(namespace, name, "Ready").0 == "True";
+    pass_until(world, "ready", ready).await;
     assert_condition(world, (namespace, name), "Ready", "True", "AsSpecified");
 }
 
@@ -283,19 +258,6 @@ async fn events_tell_which_groups_are_taken_and_which_are_not() {
     let metrics = world.ctx.metrics.encode().unwrap();
     let counted = r#"groups{namespace="shop",cluster="demo",reason="PrefixTaken"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
-}
-
-/// Looks after the groups until that holds, as often as a pass asks for.
-async fn pass_until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        let again = world.pass().await.unwrap();
-        if holds(world) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "not seen: {what}");
-        tokio::time::sleep(again.min(Duration::from_secs(1))).await;
-    }
 }
 
 #[tokio::test]

@@ -1,46 +1,11 @@
 //! Many groups whose Secrets are missing. Apart from the other tests of groups, whose nodes should not have to share a processor
 //! with them.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
 
 mod support;
 
-use std::time::Duration;
-
 use annulus_operator::groups::turns::{READS_MAX, WINDOW};
-use annulus_operator::tenants::ledger::Ledger;
-use annulus_proto::tenants::TenantsDocument;
-use k8s_openapi::api::core::v1::Secret;
+use support::groups::{ORDERS, USERS, names, pass_until, stored};
 use support::world::World;
-
-const DOCUMENT: &str = "/api/v1/namespaces/shop/secrets/demo-tenants";
-const USERS: &str = "keyPrefix: 'user:', origin: {http: {urlTemplate: 'http://users.shop.svc/{key}'}}";
-const ORDERS: &str = "keyPrefix: 'order:', origin: {http: {urlTemplate: 'https://example.com:8443/{key}', headersFrom: [{name: Authorization, secretKeyRef: {name: api, key: token}}]}}";
-
-fn stored(world: &World) -> TenantsDocument {
-    let secret: Secret = serde_json::from_value(world.api.get(DOCUMENT).unwrap()).unwrap();
-    Ledger::read(&secret.data.unwrap()).unwrap().unwrap().document
-}
-
-fn names(document: &TenantsDocument) -> Vec<String> {
-    document
-        .groups
-        .iter()
-        .map(annulus_proto::groups::Group::label)
-        .collect()
-}
-
-/// Looks after the groups until that holds, as often as a pass asks for.
-async fn pass_until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        let again = world.pass().await.unwrap();
-        if holds(world) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "not seen: {what}");
-        tokio::time::sleep(again).await;
-    }
-}
 
 #[tokio::test]
 async fn many_groups_without_secrets_hold_up_nobody() {

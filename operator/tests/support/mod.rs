@@ -7,6 +7,7 @@
 )]
 
 pub mod api;
+pub mod groups;
 pub mod node;
 pub mod views;
 pub mod world;
