@@ -1,6 +1,6 @@
 //! Read-through groups on the real cluster: an origin as a pod, and clients that know nothing of it.
 
-use annulus_tests::{Origin, TestNamespace, figure, run, seconds, until};
+use annulus_tests::{Answer, Origin, TestNamespace, figure, run, seconds, until};
 use anyhow::{Context as _, Result, ensure};
 use redis::cluster_async::ClusterConnection;
 use serde_json::json;
@@ -15,12 +15,12 @@ async fn get(connection: &mut ClusterConnection, key: &str) -> Result<Option<Str
 
 /// Applies a group of keys that begin with `user:`; `spec` is what stands beside the origin's URL, `clusterRef` and the
 /// prefix.
-async fn apply(
+async fn try_apply(
     namespace: &TestNamespace<'_>,
     (name, cluster): (&str, (&str, &str)),
     url: &str,
     spec: serde_json::Value,
-) -> Result<()> {
+) -> Result<Answer> {
     let mut wanted = spec;
     wanted["clusterRef"] = json!({"namespace": cluster.0, "name": cluster.1});
     wanted["keyPrefix"] = json!("user:");
@@ -31,11 +31,21 @@ async fn apply(
         "metadata": {"name": name},
         "spec": wanted,
     });
-    let kubernetes = &namespace.test.kubernetes;
-    kubernetes
+    namespace
+        .test
+        .kubernetes
         .apply(&namespace.name, &object.to_string())
-        .await?
-        .success()?;
+        .await
+}
+
+/// The same for one that the API server takes.
+async fn apply(
+    namespace: &TestNamespace<'_>,
+    of: (&str, (&str, &str)),
+    url: &str,
+    spec: serde_json::Value,
+) -> Result<()> {
+    try_apply(namespace, of, url, spec).await?.success()?;
     Ok(())
 }
 
@@ -143,6 +153,15 @@ async fn what_a_group_may_not_be_is_said() {
         let foreign = "http://kubernetes.default.svc/{key}";
         apply(&blog, ("third", cluster), foreign, spec()).await?;
         condition(&blog, "third", ("Accepted", "False", "OriginNotAllowed")).await?;
+        // What no rule of the schema sees is refused before it is stored.
+        let mut wrong = spec();
+        wrong["origin"]["http"]["caBundle"] = json!("no certificate");
+        let secure = own.replace("http:", "https:");
+        let said = try_apply(&blog, ("fourth", cluster), &secure, wrong).await?;
+        ensure!(
+            !said.succeeded && said.stderr.contains("InvalidSpec: spec.origin.http.caBundle"),
+            "{said:?}"
+        );
         condition(&blog, "first", ("Ready", "True", "AsSpecified")).await
     })
     .await;
