@@ -230,7 +230,7 @@ impl ClusterState {
             let mut guard = self.store.lock_slot(slot);
             if is_stale {
                 guard.clear();
-                self.access.end_tenure(slot);
+                self.access.begin_tenure(slot);
             }
             guard.set_copy(is_copy);
             if is_stale || !is_served {

@@ -646,7 +646,7 @@ fn note_use(context: &Context<'_>, command: &Command, args: Args<'_>, writes: bo
 #[cold]
 pub fn note_writes(context: &Context<'_>, guard: &mut SlotGuard<'_>, command: &Command, args: Args<'_>) {
     let (groups, tenant) = (&context.node.groups, context.session.keyspace.id());
-    let tenure = |slot| context.node.routing.tenure(slot);
+    let tenure = context.node.routing.tenure(guard.slot());
     let changed = guard.take_changes();
     if matches!(command.name, "del" | "unlink" | "getdel") {
         for key in command.keys.of(command.name, args).into_iter().flatten() {

@@ -261,9 +261,9 @@ impl Groups {
 
     /// A client has written that key, whose slot is locked still: what the origin said before isn't stored any more, and what is
     /// remembered of the key doesn't hold.
-    pub fn note_write(&self, tenant: TenantId, key: &[u8], tenure: impl FnOnce(Slot) -> Tenure) {
+    pub fn note_write(&self, tenant: TenantId, key: &[u8], tenure: Tenure) {
         if let Some(group) = self.of(tenant, key) {
-            group.state.note_write(tenure(Slot::for_key(key)), key);
+            group.state.note_write(tenure, key);
         }
     }
 
@@ -434,9 +434,7 @@ impl Group {
         }
         (verdict, Some(load))
     }
-}
 
-impl Group {
     /// Something to tell the breaker, unless the group was described anew since in a way that makes it of no use.
     fn tell_breaker<R>(&self, tell: impl FnOnce(&mut Breaker) -> R) -> Option<R> {
         let mut keys = self.state.keys.lock();

@@ -23,6 +23,8 @@ const SEEN_MIN: u64 = 8;
 pub struct HotKey {
     /// The key.
     pub key: Box<[u8]>,
+    /// Its slot.
+    pub slot: Slot,
     /// Estimated.
     pub reads_per_second: u64,
     /// Estimated.
@@ -47,6 +49,7 @@ struct Windows {
 #[derive(Debug)]
 struct Counter {
     key: Box<[u8]>,
+    slot: Slot,
     reads: u64,
     writes: u64,
     /// So many of these may have been other keys'.
@@ -77,9 +80,8 @@ impl HotKeys {
     /// The slot is served elsewhere from now on: what was counted of its keys is over.
     pub fn leave(&self, slot: Slot) {
         let mut windows = self.0.lock();
-        let stays = |key: &[u8]| Slot::for_key(key) != slot;
-        windows.counters.retain(|counter| stays(&counter.key));
-        windows.last.retain(|hot| stays(&hot.key));
+        windows.counters.retain(|counter| counter.slot != slot);
+        windows.last.retain(|hot| hot.slot != slot);
     }
 
     /// The keys that were used most in the last whole window, the hottest first.
@@ -108,9 +110,11 @@ impl Windows {
 
     /// A counter for a key that has none.
     fn make_room(&mut self, key: &[u8]) -> usize {
+        let slot = Slot::for_key(key);
         if self.counters.len() < COUNTERS {
             self.counters.push(Counter {
                 key: key.into(),
+                slot,
                 reads: 0,
                 writes: 0,
                 error: 0,
@@ -122,7 +126,7 @@ impl Windows {
         let Some((place, counter)) = smallest else {
             return 0;
         };
-        (counter.error, counter.key) = (counter.uses(), key.into());
+        (counter.error, counter.key, counter.slot) = (counter.uses(), key.into(), slot);
         place
     }
 
@@ -152,6 +156,7 @@ fn hottest(mut counters: Vec<Counter>, seen: u64, within_ms: u64) -> Vec<HotKey>
         reads_per_second: per_second(counter.reads),
         writes_per_second: per_second(counter.writes),
         permille: counter.uses() * 1000 / seen.max(1),
+        slot: counter.slot,
         key: counter.key,
     });
     hot.collect()

@@ -36,7 +36,7 @@ pub trait Routing: Send + Sync + 'static {
         Tenure::default()
     }
 
-    /// Changes whenever a slot has come to be served here.
+    /// Grows whenever a slot has come to be served here. Looks at every slot.
     fn gains(&self) -> u64 {
         0
     }

@@ -17,8 +17,6 @@ use crate::routing::{ClusterView, Tenure};
 pub(super) struct AccessTable {
     codes: Box<[AtomicU8]>,
     tenures: Box<[AtomicU32]>,
-    /// How often a slot has come to be served here.
-    gains: AtomicU64,
     /// How many slots are served here.
     served: AtomicU32,
 }
@@ -36,7 +34,6 @@ impl AccessTable {
         Self {
             codes: (0..SLOT_COUNT).map(|_| AtomicU8::new(DOWN)).collect(),
             tenures: (0..SLOT_COUNT).map(|_| AtomicU32::new(0)).collect(),
-            gains: AtomicU64::new(0),
             served: AtomicU32::new(0),
         }
     }
@@ -56,15 +53,18 @@ impl AccessTable {
         Tenure(self.tenures[slot.index()].load(Ordering::Relaxed))
     }
 
-    /// How often a slot has come to be served here.
+    /// How many tenures have begun. Looks at every slot.
     pub(super) fn gains(&self) -> u64 {
-        self.gains.load(Ordering::Relaxed)
+        let tenures = self.tenures.iter();
+        tenures
+            .map(|tenure| u64::from(tenure.load(Ordering::Relaxed)))
+            .sum()
     }
 
-    /// Somebody else may have served the slot in between, even if it never looked so from here. The caller holds the slot's lock.
-    pub(super) fn end_tenure(&self, slot: Slot) {
+    /// The slot is served anew: somebody else may have served it in between, even if it never looked so from here. The caller
+    /// holds the slot's lock.
+    pub(super) fn begin_tenure(&self, slot: Slot) {
         self.tenures[slot.index()].fetch_add(1, Ordering::Relaxed);
-        self.gains.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many slots are served here.
@@ -90,7 +90,7 @@ impl AccessTable {
         let is_served = |code| code == READ_ONLY || code == READ_WRITE;
         match (is_served(before), is_served(code)) {
             (false, true) => {
-                self.end_tenure(slot);
+                self.begin_tenure(slot);
                 self.served.fetch_add(1, Ordering::Relaxed)
             }
             (true, false) => self.served.fetch_sub(1, Ordering::Relaxed),

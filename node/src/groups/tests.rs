@@ -53,7 +53,7 @@ fn read_in(tenure: Tenure, groups: &Groups, key: &[u8], now_ms: u64) -> (Verdict
 }
 
 fn write(groups: &Groups, key: &[u8]) {
-    groups.note_write(TenantId::CLUSTER, key, |_| Tenure(0));
+    groups.note_write(TenantId::CLUSTER, key, Tenure(0));
 }
 
 #[test]
