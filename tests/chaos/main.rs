@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use annulus_tests::report::{self, BUCKET_MS, BUCKETS_AFTER, BUCKETS_BEFORE, Lane, Moved};
-use annulus_tests::{Kubernetes, repository, results_dir};
+use annulus_tests::{Kubernetes, exit_code, repository, results_dir};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,14 +27,7 @@ const USAGE: &str =
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match chaos().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(chaos().await)
 }
 
 /// Whether all went as promised.

@@ -11,7 +11,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use annulus_tests::Page;
+use annulus_tests::{Page, exit_code};
 use anyhow::{Result, bail};
 
 const PAGE: Page = Page {
@@ -25,14 +25,7 @@ const PAGE: Page = Page {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match groups().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(groups().await)
 }
 
 async fn groups() -> Result<bool> {

@@ -40,7 +40,7 @@ pub use machine::{Plug, component, ended, kill, next_pod_ip, node_processes, plu
 pub use namespace::{Test, TestNamespace, run, try_run};
 pub use operator::{Choice, NAMESPACE as OPERATOR_NAMESPACE, Operator, Usage, Victims, alone};
 pub use origin::{Origin, OriginFigures};
-pub use page::{Page, Section, env_number};
+pub use page::{Page, Section, env_number, exit_code};
 pub use peer::Peer;
 pub use stand_ins::{STAND_INS_SPEC, StandIns};
 pub use tenant::{Binding, Tenant};

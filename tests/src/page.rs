@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -140,6 +141,18 @@ impl Section {
             "---:"
         } else {
             "---"
+        }
+    }
+}
+
+/// How a program ends that says whether all went as promised.
+pub fn exit_code(promised: Result<bool>) -> ExitCode {
+    match promised {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

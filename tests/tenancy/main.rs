@@ -10,7 +10,7 @@ mod rotation;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use annulus_tests::{Cache, Page, Test, TestNamespace};
+use annulus_tests::{Cache, Page, Test, TestNamespace, exit_code};
 use anyhow::{Result, bail};
 
 const PAGE: Page = Page {
@@ -24,14 +24,7 @@ const PAGE: Page = Page {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match tenancy().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(tenancy().await)
 }
 
 /// Whether all went as promised.
